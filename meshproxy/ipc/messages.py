@@ -1,0 +1,171 @@
+"""Every message between the master, its workers, its agent and the commands. One table; frames are in `ipc.frames`.
+
+A message is a tagged msgspec struct. Some carry file descriptors beside them (`SCM_RIGHTS`): the docstring says which and in what order.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshproxy.model import Admin, Node, Resource, ResourceKind, Stats
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
+    """The root, for the tag."""
+
+
+class ListenerSocket(msgspec.Struct, frozen=True, kw_only=True):
+    """One listening socket of a worker. `shared`: all slots have the same socket (UNIX, systemd), so it is watched exclusively."""
+
+    listener: str
+    address_index: int
+    shared: bool = False
+
+
+class Configure(Message, kw_only=True):
+    """master -> worker, agent: make these resources live, all of them before `Applied`. A worker compiles in slices and swaps at the end.
+
+    `upserts` are in the order of making. File descriptors: one for each of `sockets`, in order; a socket may come in an earlier
+    `Sockets` message when there are too many for one.
+    """
+
+    version: str
+    upserts: list[Resource] = []
+    removes: list[tuple[ResourceKind, str]] = []
+    sockets: list[ListenerSocket] = []
+    settings: NodeSettings | None = None
+    """Only to the agent, when it changed."""
+
+
+class Sockets(Message, kw_only=True):
+    """master -> worker: listening sockets for the next Configure. File descriptors: one for each."""
+
+    sockets: list[ListenerSocket]
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the agent needs of a snapshot."""
+
+    node: Node
+    stats: Stats
+    admin: Admin | None = None
+    log_level: str = "info"
+
+
+class Applied(Message, kw_only=True):
+    """worker, agent -> master: `version` is live here; or `error` says why not and what was before stays."""
+
+    version: str
+    error: str = ""
+
+
+class Ready(Message, kw_only=True):
+    """worker, agent -> master: started, configured and serving."""
+
+    version: str
+
+
+class Drain(Message, kw_only=True):
+    """master -> worker: stop accepting (after the queue is empty), tell clients to close, end when the last exchange ended or after `limit_s`.
+
+    Then the worker exits with 0. The master has steered new connections away before.
+    """
+
+    limit_s: float
+
+
+class Stop(Message, kw_only=True):
+    """master -> worker, agent: exit now."""
+
+
+class AdoptConnections(Message, kw_only=True):
+    """master -> worker: connections that were accepted from the queue of a slot without a worker. File descriptors: one each."""
+
+    listener: str
+    address_index: int
+    count: int
+
+
+class ReopenLogs(Message, kw_only=True):
+    """master -> agent (SIGUSR1)."""
+
+
+class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as `status` shows it."""
+
+    slot: int
+    pid: int
+    state: Literal["STARTING", "READY", "DRAINING", "GONE"]
+    generation: int
+    uptime_s: float
+    restarts: int = 0
+    last_death: str = ""
+
+
+class ListenerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A listener as `status` shows it. `addresses` have the port the kernel picked."""
+
+    name: str
+    addresses: list[str]
+
+
+class NodeState(Message, kw_only=True):
+    """master -> agent, at each change: what the admin API tells about processes. Also the answer to `status` (as JSON, without the tag)."""
+
+    pid: int
+    version: str
+    config_version: str
+    config_file: str
+    live: bool
+    """At least one worker answers and the node does not drain."""
+    draining: bool
+    uptime_s: float
+    restart_epoch: int
+    workers: list[WorkerRow]
+    agent: WorkerRow | None
+    listeners: list[ListenerRow]
+    admin: str = ""
+    control: str = ""
+
+
+class PutEndpoints(Message, kw_only=True):
+    """agent -> master: the endpoints of a cluster changed (DNS now, registries later). The resource is of kind ENDPOINTS, without blocks."""
+
+    resource: Resource
+
+
+class Order(Message, kw_only=True):
+    """agent -> master (from the admin API), or command -> master (control socket): do this. Answered by `Answer` with the same `id`.
+
+    `drain_listeners` takes `listeners` (empty = all) and stops accepting without ending the node; `quit` is /quitquitquit; `loglevel` takes
+    `argument`; `scoreboard` is answered with two things to read metrics by: the region's file descriptor and `Directory`.
+    """
+
+    id: int = 0
+    verb: Literal["reload", "upgrade", "drain", "drain_listeners", "stop", "quit", "status", "loglevel", "reopen_logs", "scoreboard", "dump"]
+    argument: str = ""
+    listeners: list[str] = []
+    limit_s: float = 0.0
+    graceful: bool = True
+
+
+class Answer(Message, kw_only=True):
+    """master -> agent, command. `ok` False: nothing was changed, and `errors` say why. `body` is JSON where the order has an answer."""
+
+    id: int = 0
+    ok: bool = True
+    errors: list[str] = []
+    body: bytes = b""
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """Which block is whose: rows of (BlockKind name, thing's name in metrics, first cell). For HOST the name is `cluster/address`."""
+
+    rows: list[tuple[str, str, int]]
+
+
+AnyMessage = (
+    Configure | Sockets | Applied | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutEndpoints | Order | Answer
+)

@@ -1,0 +1,79 @@
+"""Upstream services: which endpoints they have, how one is picked, and how much may be asked of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshproxy.model.address import Address
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One place of a service. `weight` counts from 1. An endpoint that is not healthy gets no new requests (panic apart)."""
+
+    address: Address
+    weight: int = 1
+    hostname: str = ""
+    healthy: bool = True
+
+
+class RetryBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """Retries in flight may be `percent` of the active requests of the cluster, and always at least `min_concurrency`."""
+
+    percent: float = 20.0
+    min_concurrency: int = 3
+
+
+class Breakers(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits counted for the whole node (all workers together). Defaults are Envoy's."""
+
+    max_connections: int = 1024
+    max_pending: int = 1024
+    max_requests: int = 1024
+    max_retries: int = 3
+    retry_budget: RetryBudget | None = None
+    """When set it takes the place of `max_retries`."""
+
+
+class EndpointSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The present endpoints of a cluster: what a DNS answer or a registry changes, apart from the cluster's settings."""
+
+    cluster: str
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A named upstream service.
+
+    `discovery` says where endpoints come from: `static` = `endpoints` as they stand; `strict_dns` = the agent resolves the
+    host names in `endpoints` and every address of the answer becomes an endpoint (an EndpointSet).
+    """
+
+    name: str
+    discovery: Literal["static", "strict_dns"] = "static"
+    endpoints: tuple[Endpoint, ...] = ()
+    balance: Literal["round_robin", "least_request", "random"] = "round_robin"
+    least_request_choices: int = 2
+    connect_timeout_s: float = 5.0
+    idle_timeout_s: float = 3600.0
+    """Of a pooled connection without a request; 0 = none."""
+    max_requests_per_connection: int = 0
+    """0 = unlimited."""
+    max_connection_duration_s: float = 0.0
+    buffer_limit_bytes: int = 1 << 20
+    """High watermark of what is held for one upstream connection."""
+    breakers: Breakers = Breakers()
+    high_breakers: Breakers = Breakers()
+    """For routes with high priority."""
+    dns_refresh_s: float = 5.0
+    dns_lookup_family: Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"] = "auto"
+    respect_dns_ttl: bool = False
+    alt_stat_name: str = ""
+    panic_threshold_percent: float = 50.0
+    tcp_keepalive: bool = False
+
+    @property
+    def stat_name(self) -> str:
+        """The name in metrics."""
+        return self.alt_stat_name or self.name

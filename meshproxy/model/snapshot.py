@@ -1,0 +1,137 @@
+"""A whole accepted configuration, and the resources it is made of."""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import msgspec
+
+from meshproxy.model.address import Address
+from meshproxy.model.cluster import Cluster, EndpointSet
+from meshproxy.model.listener import Listener
+from meshproxy.model.route import RouteTable
+from meshproxy.model.telemetry import AccessLog
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who this proxy says it is."""
+
+    id: str = ""
+    cluster: str = ""
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+    metadata: dict = {}
+
+
+class Admin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the admin API listens; loopback or a UNIX socket, anything else must be asked for with `allow_remote`."""
+
+    address: Address
+    allow_remote: bool = False
+    access_logs: tuple[AccessLog, ...] = ()
+
+
+class StatsSink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A statsd server. `address` for UDP; `tcp_cluster` names the cluster whose endpoints take statsd lines by TCP (Envoy's
+    `tcp_cluster_name`); exactly one of the two is set, except for `tcp` with an address, which native YAML can say directly."""
+
+    dialect: Literal["statsd", "dogstatsd"] = "statsd"
+    transport: Literal["udp", "tcp"] = "udp"
+    address: Address | None = None
+    tcp_cluster: str = ""
+    prefix: str = "meshproxy"
+    max_datagram_bytes: int = 1432
+    """1500 of Ethernet less IPv6 and UDP headers, rounded as statsd's own documents advise."""
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is done with metrics."""
+
+    sinks: tuple[StatsSink, ...] = ()
+    flush_interval_s: float = 5.0
+    histogram_buckets_ms: tuple[float, ...] = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+    """Upper bounds in Prometheus text; Envoy's."""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the node runs. Not reloadable except `drain_timeout_s` and the overload limits; a change of the others is named in the plan."""
+
+    workers: int = 0
+    """0 = one per usable core."""
+    user: str = ""
+    group: str = ""
+    control: str = ""
+    """Path of the control socket; "" = the default path."""
+    pid_file: str = ""
+    drain_timeout_s: float = 600.0
+    worker_hung_s: float = 10.0
+    """A worker whose heartbeat is older is killed and replaced."""
+    max_worker_connections: int = 65536
+    """Downstream connections of one worker; at it new ones are refused."""
+    max_worker_buffer_bytes: int = 256 << 20
+    """All bytes one worker holds for peers that do not take them; near it reads pause, at it new requests get 503."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that one configuration says. Names are unique within listeners, route tables and clusters."""
+
+    listeners: tuple[Listener, ...] = ()
+    route_tables: tuple[RouteTable, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    admin: Admin | None = None
+    node: Node = Node()
+    stats: Stats = Stats()
+    process: Process = Process()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class ResourceKind(enum.IntEnum):
+    """The order is the order of making: what is referred to comes before who refers to it."""
+
+    CLUSTER = 1
+    ENDPOINTS = 2
+    ROUTE_TABLE = 3
+    LISTENER = 4
+
+
+class Resource(msgspec.Struct, frozen=True, array_like=True):
+    """One resource as it travels and as the master keeps it: opaque bytes by (kind, name).
+
+    `body` is msgpack of the model struct (Cluster, EndpointSet, RouteTable, Listener). `blocks` maps what the resource counts
+    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master.
+    """
+
+    kind: ResourceKind
+    name: str
+    body: bytes
+    blocks: dict[str, int] = {}
+
+
+BODY_TYPES: dict[ResourceKind, type] = {
+    ResourceKind.CLUSTER: Cluster,
+    ResourceKind.ENDPOINTS: EndpointSet,
+    ResourceKind.ROUTE_TABLE: RouteTable,
+    ResourceKind.LISTENER: Listener,
+}
+_encoder = msgspec.msgpack.Encoder()
+_decoders = {kind: msgspec.msgpack.Decoder(struct) for kind, struct in BODY_TYPES.items()}
+
+
+def pack(kind: ResourceKind, name: str, value: msgspec.Struct) -> Resource:
+    """A resource of `value`, without metric blocks."""
+    return Resource(kind, name, _encoder.encode(value))
+
+
+def unpack(resource: Resource) -> Cluster | EndpointSet | RouteTable | Listener:
+    """The model struct inside; raises msgspec.DecodeError for bytes of another version (a bug: only we write them)."""
+    return _decoders[resource.kind].decode(resource.body)
+
+
+def resources_of(snapshot: Snapshot) -> list[Resource]:
+    """All resources of a snapshot, in the order of making. A static cluster's endpoints are inside the cluster."""
+    listed = [pack(ResourceKind.CLUSTER, cluster.name, cluster) for cluster in snapshot.clusters]
+    listed += [pack(ResourceKind.ROUTE_TABLE, table.name, table) for table in snapshot.route_tables]
+    listed += [pack(ResourceKind.LISTENER, listener.name, listener) for listener in snapshot.listeners]
+    return listed
