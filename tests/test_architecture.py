@@ -49,7 +49,7 @@ def test_imports_go_down_only() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     if not linter.exists():
         pytest.skip("import-linter is not installed: pip install -e .[test]")
-    checked = subprocess.run([linter, "--config", "setup.cfg", "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    checked = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
