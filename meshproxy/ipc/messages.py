@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model import Admin, Node, Resource, ResourceKind, Stats
+from meshproxy.model import Admin, Node, Process, Resource, ResourceKind, Stats
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
@@ -28,7 +28,8 @@ class Configure(Message, kw_only=True):
     """master -> worker, agent: make these resources live, all of them before `Applied`. A worker compiles in slices and swaps at the end.
 
     `upserts` are in the order of making. File descriptors: one for each of `sockets`, in order; a socket may come in an earlier
-    `Sockets` message when there are too many for one.
+    `Sockets` message when there are too many for one. The sockets that come for a listener are all it has from now on (they may be
+    duplicates of those before); a listener that is upserted without sockets keeps its own.
     """
 
     version: str
@@ -37,6 +38,12 @@ class Configure(Message, kw_only=True):
     sockets: list[ListenerSocket] = []
     settings: NodeSettings | None = None
     """Only to the agent, when it changed."""
+    process: Process | None = None
+    """Only to workers, when it changed: the overload limits may."""
+    directory_rows: list[tuple[str, str, int]] = []
+    """Only to the agent: rows of `Directory` that are new."""
+    directory_removed: list[tuple[str, str]] = []
+    """Only to the agent: (kind, name) of rows that are gone."""
 
 
 class Sockets(Message, kw_only=True):
@@ -59,6 +66,12 @@ class Applied(Message, kw_only=True):
 
     version: str
     error: str = ""
+
+
+class LetGo(Message, kw_only=True):
+    """worker -> master: no exchange here refers any more to what was removed up to `version`, so its blocks may be given out again."""
+
+    version: str
 
 
 class Ready(Message, kw_only=True):
@@ -167,5 +180,5 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutEndpoints | Order | Answer
+    Configure | Sockets | Applied | LetGo | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutEndpoints | Order | Answer
 )
