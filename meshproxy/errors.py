@@ -42,6 +42,10 @@ class TableFullError(MeshproxyError):
     """A bounded table of the scoreboard has no room; the text names the table, its size and what did not fit."""
 
 
+class LayoutError(MeshproxyError):
+    """A file descriptor is no scoreboard that this build can read; the text says what it is and what was expected."""
+
+
 class FrameError(MeshproxyError):
     """Bytes on a socket between our own processes that are no message of ours. The connection is closed."""
 

@@ -1,7 +1,7 @@
 """Every metric: which kind of thing has it, its name, its type, what it counts.
 
 The one source of the names (Envoy's for the same things), of the reference page, and of `cells.pxd`, the constants that compiled
-code counts by. After a change run `python -m meshproxy.scoreboard.catalogue`; a test refuses a stale `cells.pxd`.
+code counts by, and `cells.h`. After a change run `python -m meshproxy.scoreboard.catalogue`; a test refuses a stale file.
 
 A *block* is one thing's run of cells (int64) in a worker's page: the same place in every worker's page. A counter only grows. A
 gauge is the sum of what each worker holds, so the master zeroes a dead worker's. A histogram is `HISTOGRAM_CELLS` cells.
@@ -10,6 +10,7 @@ gauge is the sum of what each worker holds, so the master zeroes a dead worker's
 from __future__ import annotations
 
 import enum
+import zlib
 from typing import NamedTuple
 
 
@@ -253,7 +254,40 @@ def pxd() -> str:
     return "\n".join(lines) + "\n"
 
 
+def digest() -> int:
+    """Tells two catalogues apart: pages written by one cannot be read by the other."""
+    return zlib.crc32("\n".join(f"{kind.name} {at} {row.name} {row.type.value}" for kind in BlockKind for at, row in offsets(kind)).encode())
+
+
+def header() -> str:
+    """The text of `cells.h`: what the inline C code needs to know."""
+    cells = ["-1"] * 500
+    for at, code in enumerate(STATUS_CODES):
+        cells[code - 100] = str(at)
+    return "\n".join(
+        [
+            "/* Made by `python -m meshproxy.scoreboard.catalogue` from the catalogue's rows. Do not edit. */",
+            "",
+            "#include <stdint.h>",
+            "",
+            f"#define HISTOGRAM_SUB_BUCKETS {HISTOGRAM_SUB_BUCKETS}",
+            f"#define HISTOGRAM_SUB_BITS {HISTOGRAM_SUB_BUCKETS.bit_length() - 1}",
+            f"#define HISTOGRAM_BUCKETS {HISTOGRAM_BUCKETS}",
+            f"#define CATALOGUE_DIGEST 0x{digest():08x}u",
+            "",
+            "/* By status - 100: where its counter is after that of 100, or -1. */",
+            "static const int8_t STATUS_CELLS[500] = {",
+            *(f"    {', '.join(cells[at : at + 25])}," for at in range(0, 500, 25)),
+            "};",
+        ],
+    ) + "\n"
+
+
+GENERATED = {"cells.pxd": pxd, "cells.h": header}
+
+
 if __name__ == "__main__":
     import pathlib
 
-    pathlib.Path(__file__).with_name("cells.pxd").write_text(pxd())
+    for name, text in GENERATED.items():
+        pathlib.Path(__file__).with_name(name).write_text(text())
