@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.peers.process import Peer, free_ports, program
@@ -20,6 +21,8 @@ class Haproxy(Peer):
         self.scene = scene
         self.port = free_ports(1)[0]
         (directory / "haproxy.cfg").write_text(self.configuration())
+        (directory / "clusters.map").write_text(self._map(scene.cluster_of))
+        (directory / "names.map").write_text(self._map("route-{}".format))
 
     def command(self) -> list[str]:
         # The log goes to its standard output, which is the access log's file when there is one.
@@ -60,11 +63,12 @@ frontend ingress
             lines += ["  option forwardfor", "  unique-id-format %{+X}o%ci:%cp_%Ts_%rt:%pid", "  unique-id-header X-Request-Id"]
         if self.scene.routes == 1:
             return "\n".join([*lines, "  default_backend origin"])
-        for index, prefix in enumerate(self.scene.prefixes):
-            lines += [f"  http-request set-header X-Route route-{index} if {{ path_beg {prefix} }}"]
-        for index, prefix in enumerate(self.scene.prefixes):
-            lines += [f"  use_backend {self.scene.cluster_of(index)} if {{ path_beg {prefix} }}"]
+        # Maps are how HAProxy wants many prefixes: a tree instead of a hundred conditions.
+        lines += ["  http-request set-header X-Route %[path,map_beg(names.map)]", "  use_backend %[path,map_beg(clusters.map)]"]
         return "\n".join(lines)
+
+    def _map(self, value: Callable[[int], str]) -> str:
+        return "".join(f"{prefix} {value(index)}\n" for index, prefix in enumerate(self.scene.prefixes))
 
     def _backends(self) -> str:
         return "\n".join(

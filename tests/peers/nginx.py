@@ -9,7 +9,7 @@ from tests.peers.scene import Scene
 
 
 class Nginx(Peer):
-    """A reverse proxy with `scene.workers` workers. Buffers are nginx's defaults; its pool of idle upstream connections must be asked for."""
+    """A reverse proxy with `scene.workers` workers. Buffers are defaults; the pool of upstream connections must be asked for."""
 
     name = "nginx"
 

@@ -82,9 +82,8 @@ class Peer:
 
     def start(self) -> Self:
         with self.output_file.open("wb") as output:
-            self.process = subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=self.directory, env=self.environment()
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            self.process = subprocess.Popen(self.command(), cwd=self.directory, env=self.environment(), **streams)
         if self.cpus:
             # Set from here and at once: what the process starts later inherits it.
             os.sched_setaffinity(self.pid, self.cpus)

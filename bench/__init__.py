@@ -1,0 +1,1 @@
+"""The same load through meshproxy, nginx, HAProxy and Envoy, in turn, in one run on one machine: `python -m bench --help`."""
