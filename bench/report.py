@@ -46,7 +46,8 @@ def ratios(rows: list[Row], row: Row) -> dict[str, float | None]:
 
 def load_table(name: str, rows: list[Row]) -> str:
     """One load, with all proxies."""
-    headings = ["proxy", "CPU us/req", "(min-max)", "req/s", "p50 ms", "p99 ms", "PSS MB", "busy", "failed", "/best peer", "/Envoy", "/one worker"]
+    headings = ["proxy", "CPU us/req", "(min-max)", "req/s", "p50 ms", "p99 ms", "PSS MB", "busy", "failed"]
+    headings += ["/best peer", "/Envoy", "/one worker"]
     lines = []
     for row in rows:
         compared = ratios(rows, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import socket
 from types import TracebackType
 from typing import Self
@@ -56,7 +57,7 @@ class Stream:
         """Send in pieces that end at `cuts`, each in a segment of its own."""
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         edges = [0, *cuts, len(data)]
-        for start, end in zip(edges, edges[1:], strict=False):
+        for start, end in itertools.pairwise(edges):
             self.sock.sendall(data[start:end])
 
     def more(self) -> None:
@@ -132,7 +133,7 @@ class Client(Stream):
     def answer(self, method: str = "GET") -> Answer:
         """The next response; interim ones too. `method` is the request's: HEAD has no body."""
         start, *lines = self.until(b"\r\n\r\n").decode("latin-1")[:-4].split("\r\n")
-        version, status, reason = (start.split(" ", 2) + [""])[:3]
+        version, status, reason = [*start.split(" ", 2), ""][:3]
         headers = parse_headers(lines)
         body, trailers = b"", []
         if not (method == "HEAD" or status[0] == "1" or status in ("204", "304")):

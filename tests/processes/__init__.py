@@ -1,0 +1,1 @@
+"""Real nodes, real sockets: what a user would see."""
