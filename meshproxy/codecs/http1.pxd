@@ -135,6 +135,7 @@ ctypedef struct BodyDecoder:
     int state
     int64_t remaining
     uint32_t line_bytes                  # of the chunk-size line so far: bounded
+    uint32_t extension_bytes             # of all chunk-size lines of this body so far: bounded
     uint32_t trailer_limit
     char *trailers                       # raw trailer lines with their CRLFs, without the last empty line; NULL = none
     uint32_t trailers_length
