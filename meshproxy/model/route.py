@@ -18,7 +18,7 @@ class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HeaderMatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One condition on a header. Several values of one name are joined by "," before they are compared.
+    """One condition on a header. Of several fields of one name each is compared for itself, and one that matches is enough (Envoy since 1.39).
 
     Exactly one of `string`, `range` ([start, end) of a decimal integer) and `present` is set.
     """
@@ -40,7 +40,10 @@ class QueryMatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PathMatch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How the path is compared: `prefix` with path and query, `segment_prefix` (whole segments), `exact` and `regex` without the query."""
+    """How the path is compared, always without its query: `prefix`, `segment_prefix` (whole segments), `exact`, `regex` (RE2, the whole path).
+
+    A regex knows its own case (`(?i)`): `case_sensitive` does not count for it, as in Envoy.
+    """
 
     kind: Literal["prefix", "segment_prefix", "exact", "regex"]
     value: str

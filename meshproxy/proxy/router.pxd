@@ -1,7 +1,10 @@
 """Which route a request takes, and what that route changes: compiled from a model RouteTable when it changes, asked per request."""
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from meshproxy.codecs.http1 cimport Head
+from meshproxy.proxy.host_table cimport HostTable
+from meshproxy.proxy.request_match cimport Conditions, RouteInput
+from meshproxy.proxy.route_list cimport RouteList
+from meshproxy.proxy.text_match cimport Substitution
 
 cdef enum:
     ACTION_FORWARD = 0
@@ -35,7 +38,8 @@ ctypedef struct HeaderEdit:
 cdef class Edits:
     """The header changes of one direction, in the order in which they are made: all removals of a level, then its additions, level by level.
 
-    Flattened at compile time for (weighted cluster, route, virtual host, route table). `removes` come first for the original headers.
+    Flattened at compile time for (weighted cluster, route, virtual host, route table). `removes` come first, for the original headers; what
+    an earlier level adds and a later one removes is not in `adds`.
     """
     cdef HeaderEdit *removes
     cdef int remove_count
@@ -93,14 +97,16 @@ cdef class CompiledRoute:
     # One target by weight; `random` is any 64-bit number.
     cdef Target pick(self, uint64_t random)
 
-ctypedef struct RouteInput:
-    const char *bytes                    # what the offsets of `head` refer to
-    const Head *head
-    const char *path                     # path and query, after normalisation
-    uint32_t path_length
-    const char *authority                # host and port, as the client sent them or after strip_port
-    uint32_t authority_length
-    bint tls                             # the scheme is https
+    # how the path and the Location are made
+    cdef bytes prefix_rewrite            # of a redirect too; empty = none
+    cdef Substitution regex_rewrite
+    cdef bint matches_whole_path         # exact and regex: a prefix rewrite takes the place of the whole path
+    cdef uint32_t matched_length         # of prefixes: what a prefix rewrite takes the place of
+    cdef bytes scheme, host, port, path  # a redirect's; empty = the request's own; `port` with its colon
+    cdef bint path_has_query, strip_query
+    cdef int64_t write_path(self, const RouteInput *request, char *out, size_t capacity) except? -2
+    cdef int64_t write_host(self, const RouteInput *request, bytes scheme, char *out, size_t capacity) noexcept
+    cdef int64_t write_redirect_path(self, const RouteInput *request, char *out) noexcept
 
 cdef class Router:
     """A compiled route table."""
@@ -108,5 +114,13 @@ cdef class Router:
     cdef readonly list virtual_hosts     # of CompiledVirtualHost, in configured order
     cdef readonly bint ignore_port_in_host
 
+    cdef readonly tuple internal_only_headers    # of bytes, lower case: removed from requests that come from outside
+
     # The first route that matches in the virtual host that matches; None = no route (404). No allocation unless a regex is met.
-    cdef CompiledRoute find(self, const RouteInput *request)
+    # `added` are header lines ("name: value\r\n") that were set on the way (x-forwarded-proto, ...); header matches see them too.
+    cdef CompiledRoute find(self, const RouteInput *request, const char *added=*, uint32_t added_length=*)
+
+    cdef HostTable hosts
+    cdef Conditions conditions
+    cdef list route_lists                # of RouteList, one a virtual host
+    cdef list routes                     # of lists of CompiledRoute, likewise
