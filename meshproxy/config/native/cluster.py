@@ -1,0 +1,127 @@
+"""Clusters in native YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshproxy.config import rules
+from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Place, Size, Text, Whole, Word
+from meshproxy.config.native.rows import WRONG, Row, Section, Values, told
+from meshproxy.config.problems import Path, Problems
+from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress
+
+_NO_NAME = ""
+
+
+def _shorten_endpoint(written: dict[str, Any]) -> Any:
+    return written["address"] if written.keys() == {"address"} and isinstance(written["address"], str) else written
+
+
+ENDPOINT = Section(
+    "endpoint",
+    (
+        Row("address", Place(names=True, zero_port=False), "Where it listens. A name makes the cluster a DNS cluster.", required=True),
+        Row("weight", Whole(1), "Its share among the endpoints."),
+        Row("hostname", Text(), "The Host that `auto_host_rewrite` sends."),
+        Row("healthy", Flag(), "false: it gets no new requests."),
+    ),
+    Endpoint,
+    help="One place of a service: an address, or a mapping.",
+    short=lambda value: {"address": value} if isinstance(value, str) else None,
+    shorten=_shorten_endpoint,
+    short_schemas=({"type": "string", "pattern": ":"},),
+    short_label="an address",
+)
+
+RETRY_BUDGET = Section(
+    "retry_budget",
+    (
+        Row("percent", Fraction(0, 100, "percentage"), "Retries in flight, of the active requests."),
+        Row("min_concurrency", Whole(), "So many retries are always allowed."),
+    ),
+    RetryBudget,
+    help="A bound on retries that grows with the load.",
+    short=lambda value: {"percent": value} if type(value) in (int, float) else None,
+    short_schemas=({"type": "number"},),
+    short_label="a percentage",
+)
+
+BREAKERS = Section(
+    "breakers",
+    (
+        Row("max_connections", Whole(), "Connections to the cluster."),
+        Row("max_pending", Whole(), "Requests that wait for a connection."),
+        Row("max_requests", Whole(), "Requests in flight."),
+        Row("max_retries", Whole(), "Retries in flight."),
+        Row("retry_budget", RETRY_BUDGET, "Takes the place of `max_retries`."),
+    ),
+    Breakers,
+    help="Limits, counted for all workers together; at a limit requests get 503.",
+)
+
+
+def _short_cluster(value: Any) -> dict[str, Any] | None:
+    return {"endpoints": value} if isinstance(value, (list, str)) else None
+
+
+def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
+    endpoints = values.get("endpoints", ())
+    named = [endpoint for endpoint in endpoints if isinstance(endpoint.address, SocketAddress) and not rules.ip(endpoint.address.host)]
+    discovery = values.setdefault("discovery", "strict_dns" if named else "static")
+    if discovery == "static" and named:
+        problems.error(
+            (path, "discovery"), f"static, but endpoint {told(str(named[0].address))} is a name. Remove the setting or give IP addresses."
+        )
+        return WRONG
+    if discovery == "strict_dns" and any(not isinstance(endpoint.address, SocketAddress) for endpoint in endpoints):
+        problems.error((path, "endpoints"), "a DNS cluster has a UNIX socket among its endpoints. Put it in a cluster of its own.")
+        return WRONG
+    return Cluster(name=_NO_NAME, **values)
+
+
+def _split_cluster(cluster: Cluster) -> Values:
+    values = {field: getattr(cluster, field) for field in cluster.__struct_fields__}
+    named = any(isinstance(item.address, SocketAddress) and not rules.ip(item.address.host) for item in cluster.endpoints)
+    if (cluster.discovery == "strict_dns") == named:
+        del values["discovery"]
+    else:
+        values["discovery"] = cluster.discovery
+    return values
+
+
+CLUSTER = Section(
+    "cluster",
+    (
+        Row("endpoints", ListOf(ENDPOINT), "Where the service is.", shown_default="none"),
+        Row("balance", Word("round_robin", "least_request", "random"), "How an endpoint is picked."),
+        Row("least_request_choices", Whole(2, 100), "Endpoints that `least_request` compares."),
+        Row("connect_timeout", Duration(zero="", least_s=0.001), "For a connection to an endpoint.", "connect_timeout_s"),
+        Row("idle_timeout", Duration(), "A pooled connection without a request is closed.", "idle_timeout_s"),
+        Row("max_requests_per_connection", Whole(), "Then the connection is closed; 0 = unlimited."),
+        Row("max_connection_duration", Duration(), "Then the connection is closed.", "max_connection_duration_s"),
+        Row("buffer_limit", Size(1024, 1 << 30), "Held for one upstream connection before reading pauses.", "buffer_limit_bytes"),
+        Row("breakers", BREAKERS, "Limits for the cluster."),
+        Row("high_breakers", BREAKERS, "Limits for routes with `priority: high`."),
+        Row("discovery", Word("static", "strict_dns"), "Where endpoints come from.", default=object(),
+            shown_default="strict_dns when an endpoint has a name"),
+        Row("dns_refresh", Duration(zero="", least_s=0.001), "Time between DNS lookups.", "dns_refresh_s"),
+        Row("dns_lookup_family", Word("auto", "v4_only", "v6_only", "v4_preferred", "all"), "Which addresses are asked for."),
+        Row("respect_dns_ttl", Flag(), "Look up again when the answer's time is over, instead of `dns_refresh`."),
+        Row("stat_name", Text(), "The name in metrics.", "alt_stat_name", shown_default="the cluster's name"),
+        Row("panic_threshold", Fraction(0, 100, "percentage"), "With fewer healthy endpoints than this all are used.",
+            "panic_threshold_percent"),
+        Row("tcp_keepalive", Flag(), "Probe idle connections."),
+    ),
+    Cluster,
+    help="An upstream service: a list of endpoints, or a mapping.",
+    make=_make_cluster,
+    split=_split_cluster,
+    short=_short_cluster,
+    shorten=lambda written: written["endpoints"] if written.keys() == {"endpoints"} else written,
+    short_schemas=({"type": "array", "items": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/endpoint"}]}}, {"type": "string"}),
+    short_label="a list of endpoints",
+)
+
+CLUSTERS = Named(CLUSTER, "cluster", lambda cluster, name: msgspec.structs.replace(cluster, name=name))

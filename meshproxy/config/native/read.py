@@ -1,0 +1,158 @@
+"""Documents in native form, with those that they include, to a Snapshot."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from meshproxy.config import document as documents
+from meshproxy.config.document import Document
+from meshproxy.config.environment import Substitution
+from meshproxy.config.native.listener import Entrance
+from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
+from meshproxy.config.native.rows import WRONG
+from meshproxy.config.problems import Path, Problems
+from meshproxy.config.uniqueness import check_addresses, check_names
+from meshproxy.errors import ConfigError, Problem
+from meshproxy.model import Admin, AccessLog, Cluster, Listener, Node, Process, RouteTable, Snapshot, Stats
+
+MOST_FILES = 10_000
+"""A glob that takes in more is a mistake (`/**`)."""
+_PROCESS_FIELDS = [row.field for row in PROCESS_ROWS] + [row.field for row in OVERLOAD.rows]
+
+
+def read(document: Document, env: Mapping[str, str], problems: Problems) -> Snapshot:
+    """A Snapshot, of no use when `problems` has errors. Raises ConfigError when an included file cannot be parsed."""
+    reading = _Reading(env, problems)
+    reading.take(document, ())
+    return reading.snapshot(document)
+
+
+class _Reading:
+    """One configuration while its files are read."""
+
+    def __init__(self, env: Mapping[str, str], problems: Problems) -> None:
+        self._env = env
+        self._problems = problems
+        self._settings: dict[str, tuple[Any, Path]] = {}
+        self._entrances: list[Entrance] = []
+        self._clusters: list[tuple[Cluster, Path]] = []
+        self._tables: list[tuple[RouteTable, Path]] = []
+        self._taken: set[str] = set()
+
+    def take(self, document: Document, chain: tuple[str, ...]) -> None:
+        """Reads a document and what it includes. `chain` has the real paths of the documents that led here."""
+        data = self._expanded(document)
+        real = os.path.realpath(document.file)
+        self._taken.add(real)
+        values = TOP.read(data if data is not None else {}, document, self._problems)
+        if values is WRONG:
+            return
+        self._entrances += values.pop("listeners", ())
+        self._clusters += [(cluster, ((document, "clusters"), cluster.name)) for cluster in values.pop("clusters", ())]
+        self._tables += [(table, ((document, "route_tables"), table.name)) for table in values.pop("route_tables", ())]
+        patterns = values.pop("include", ())
+        for field, value in values.items():
+            self._set(field, value, (document, _row_name(field)))
+        for index, pattern in enumerate(patterns):
+            path = ((document, "include"), index) if isinstance(data["include"], list) else (document, "include")
+            self._include(document, pattern, path, (*chain, real))
+
+    def snapshot(self, document: Document) -> Snapshot:
+        given = {field: value for field, (value, _) in self._settings.items()}
+        listeners, tables = self._listeners(given.get("access_log", ())), [table for table, _ in self._tables]
+        admin = given.get("admin")
+        self._check(listeners, admin, document)
+        process = {**given.pop("overload", {}), **given}
+        return Snapshot(
+            listeners=tuple(listener for listener, _ in listeners),
+            route_tables=tuple(tables),
+            clusters=tuple(cluster for cluster, _ in self._clusters),
+            admin=admin,
+            node=given.get("node", Node()),
+            stats=Stats(**{field: given[name] for field, name in _STATS_FIELDS.items() if name in given}),
+            process=Process(**{field: process[field] for field in _PROCESS_FIELDS if field in process}),
+            log_level=given.get("log_level", "info"),
+        )
+
+    def _listeners(self, node_logs: tuple[AccessLog, ...]) -> list[tuple[Listener, Path]]:
+        """All listeners, with the node's access logs where they have none of their own; their route tables go to the others."""
+        made = []
+        for entrance in self._entrances:
+            listener = entrance.listener
+            if entrance.table is not None:
+                self._tables.append((entrance.table, entrance.path))
+            if node_logs and not entrance.own_access_log:
+                chain = listener.chains[0]
+                manager = msgspec.structs.replace(chain.terminal, access_logs=node_logs)
+                listener = msgspec.structs.replace(listener, chains=(msgspec.structs.replace(chain, terminal=manager),))
+            made.append((listener, entrance.path))
+        return made
+
+    def _check(self, listeners: list[tuple[Listener, Path]], admin: Admin | None, document: Document) -> None:
+        problems = self._problems
+        check_names("listener", ((listener.name, path) for listener, path in listeners), problems)
+        check_names("cluster", ((cluster.name, path) for cluster, path in self._clusters), problems)
+        check_names("route table", ((table.name, path) for table, path in self._tables), problems)
+        admin_path = self._settings["admin"][1] if admin is not None else document
+        check_addresses(listeners, admin, admin_path, problems)
+        problems.unresolved("cluster", {cluster.name: None for cluster, _ in self._clusters}, 'Add it under "clusters" or correct the name.')
+        problems.unresolved("route table", {table.name: None for table, _ in self._tables}, 'Add it under "route_tables" or correct the name.')
+
+    def _expanded(self, document: Document) -> Any:
+        if "${" not in document.text:
+            return document.data
+        substitute = Substitution(self._env)
+        found: list[Problem] = []
+        data = document.expanded(substitute, found)
+        if found:
+            raise ConfigError(found)
+        for reference, message in substitute.missing.items():
+            self._problems.error(_At(document, document.line_with(reference)), message)
+        return data
+
+    def _set(self, field: str, value: Any, path: Path) -> None:
+        if field in self._settings:
+            other = self._settings[field][1][0].file
+            self._problems.error(path, f'"{_row_name(field)}" is set in {other} too. Keep one.')
+        self._settings.setdefault(field, (value, path))
+
+    def _include(self, document: Document, pattern: str, path: Path, chain: tuple[str, ...]) -> None:
+        base = os.path.dirname(document.file)
+        found = sorted(glob.glob(os.path.join(base, pattern), recursive=True))
+        if not found and not glob.has_magic(pattern):
+            self._problems.error(path, f'included file "{os.path.join(base, pattern)}" is not there. Correct the path, or write a pattern with "*".')
+        for file in found:
+            real = os.path.realpath(file)
+            if real in chain:
+                self._problems.error(path, f'"{file}" is included by itself ({" -> ".join([*chain, real])}). Remove this include.')
+            elif len(self._taken) >= MOST_FILES:
+                self._problems.error(path, f'more than {MOST_FILES} files are included. Use a narrower pattern than "{pattern}".')
+                return
+            elif real in self._taken:
+                self._problems.error(path, f'"{file}" is included twice. Narrow the patterns so that each file is taken once.')
+            elif os.path.isfile(file):
+                self.take(documents.read(file), chain)
+
+
+_STATS_FIELDS = {"sinks": "sinks", "flush_interval_s": "flush_interval_s", "histogram_buckets_ms": "histogram_buckets_ms"}
+_NAMES = {row.field: row.name for row in TOP.rows}
+
+
+def _row_name(field: str) -> str:
+    return _NAMES[field]
+
+
+class _At:
+    """A line of a document, where no field's path is known."""
+
+    def __init__(self, document: Document, line: int) -> None:
+        self.file = document.file
+        self._line = line
+
+    def line_of(self, keys: list[str | int]) -> int:
+        return self._line

@@ -1,0 +1,65 @@
+"""A Snapshot as native YAML, as short as it can be said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import yaml
+
+from meshproxy.config.native.listener import Entrance
+from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
+from meshproxy.model import RouteTable, Snapshot
+
+
+def to_data(snapshot: Snapshot) -> dict[str, Any]:
+    """Plain data; reading it again gives an equal snapshot."""
+    uses = Counter(listener.chains[0].terminal.route_table for listener in snapshot.listeners)
+    tables = {table.name: table for table in snapshot.route_tables}
+    inline = {name for name, table in tables.items() if uses[name] == 1 and table == RouteTable(name=name, virtual_hosts=table.virtual_hosts)}
+    entrances = []
+    for listener in snapshot.listeners:
+        name = listener.chains[0].terminal.route_table
+        entrances.append(Entrance(listener, tables[name] if name in inline else None, None, True))
+    process, stats = snapshot.process, snapshot.stats
+    overload = {row.field: getattr(process, row.field) for row in OVERLOAD.rows if getattr(process, row.field) != row.default}
+    values = {
+        "listeners": tuple(entrances),
+        "clusters": snapshot.clusters,
+        "route_tables": tuple(table for name, table in tables.items() if name not in inline),
+        "node": snapshot.node,
+        "log_level": snapshot.log_level,
+        "overload": overload,
+        **{field: getattr(stats, field) for field in stats.__struct_fields__},
+        **{row.field: getattr(process, row.field) for row in PROCESS_ROWS},
+    }
+    if snapshot.admin is not None:
+        values["admin"] = snapshot.admin
+    return TOP.write(values)
+
+
+def to_yaml(snapshot: Snapshot) -> str:
+    return dump(to_data(snapshot))
+
+
+def dump(data: Any) -> str:
+    """YAML in block style, in the order given. Every text that another YAML reader might take for something else is quoted."""
+    return yaml.dump(_escaped(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """PyYAML's resolver (YAML 1.1) decides what has to be quoted: it takes more for numbers, truth values and dates than ours does."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _escaped(data: Any) -> Any:
+    """`${` stands for itself."""
+    if isinstance(data, str):
+        return data.replace("${", "$${")
+    if isinstance(data, (list, tuple)):
+        return [_escaped(item) for item in data]
+    if isinstance(data, dict):
+        return {key: _escaped(value) for key, value in data.items()}
+    return data
