@@ -68,3 +68,5 @@ ctypedef struct Facts:
     Text upstream_host, upstream_local   # "ip:port"
     Text upstream_cluster, route_name, virtual_host, listener
     Text upstream_failure_reason         # UPSTREAM_TRANSPORT_FAILURE_REASON
+    const char *trailer_bytes            # the response's trailers as they were sent, like `response_bytes`; NULL = none
+    uint32_t trailer_length
