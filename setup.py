@@ -15,8 +15,8 @@ from setuptools.command.build_ext import build_ext
 SANITIZE = os.environ.get("MESHPROXY_BUILD") == "sanitize"
 DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": SANITIZE,
-    "wraparound": False,
+    "boundscheck": True,                 # of lists, tuples and bytes: a C array has none either way, and the hot path indexes few of these
+    "wraparound": True,
     "cdivision": not SANITIZE,
     "initializedcheck": False,
     "embedsignature": True,
@@ -36,7 +36,7 @@ def extension(pyx: pathlib.Path) -> Extension:
     return Extension(
         ".".join(pyx.with_suffix("").parts),
         [str(pyx)],
-        include_dirs=[str(pyx.parent), "meshproxy/scoreboard", str(pathlib.Path(greenlet.__file__).parent)],
+        include_dirs=[str(pyx.parent), "meshproxy/scoreboard", str(pathlib.Path(greenlet.__file__).parents[1])],
         depends=[str(header) for header in pathlib.Path("meshproxy").rglob("*.h")],
         extra_compile_args=[*FLAGS, "-Wno-unreachable-code", "-fno-strict-aliasing"],
         extra_link_args=FLAGS[:1] if SANITIZE else [],

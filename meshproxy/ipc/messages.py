@@ -83,10 +83,12 @@ class Ready(Message, kw_only=True):
 class Drain(Message, kw_only=True):
     """master -> worker: stop accepting (after the queue is empty), tell clients to close, end when the last exchange ended or after `limit_s`.
 
-    Then the worker exits with 0. The master has steered new connections away before.
+    Then the worker exits with 0. The master has steered new connections away before. A client that keeps an idle connection is told with
+    its next answer, so that none meets a close it did not expect; with `close_idle` (the whole node stops) idle connections close at once.
     """
 
     limit_s: float
+    close_idle: bool = False
 
 
 class Stop(Message, kw_only=True):

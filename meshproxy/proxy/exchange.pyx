@@ -1,0 +1,916 @@
+"""A request's life between its two codecs. Every way that it can end is an Outcome; `complete` is the one place where it is counted and logged."""
+
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+from meshproxy.balance.cluster cimport SHARE_RETRIES
+from meshproxy.codecs.http1 cimport *
+from meshproxy.proxy cimport headers
+from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
+from meshproxy.proxy.outcome cimport *
+from meshproxy.proxy.record cimport note_exchange, write_logs
+from meshproxy.proxy.router cimport *
+from meshproxy.scoreboard.cells cimport *
+from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
+from meshproxy.telemetry.facts cimport FLAG_UPSTREAM_RETRY_LIMIT_EXCEEDED
+
+cdef enum:
+    KEPT_MEMORY_BYTES = 16384            # of a pooled exchange's blocks; larger ones go back to the allocator
+    MEMORY_BYTES = 4096                  # most heads with their tables of fields
+
+
+cdef class DownstreamStream:
+    cdef void send_response(self, Exchange exchange, int status, const char *bytes, Head *head, bint end) except *:
+        pass
+
+    cdef void send_informational(self, Exchange exchange, int status, const char *bytes, Head *head) except *:
+        pass
+
+    cdef void send_data(self, Exchange exchange, const char *data, size_t length) except *:
+        pass
+
+    cdef void send_end(self, Exchange exchange, const char *trailers, size_t length) except *:
+        pass
+
+    cdef void pause_request(self) except *:
+        pass
+
+    cdef void resume_request(self) except *:
+        pass
+
+    cdef bint is_above(self) noexcept:
+        return False
+
+    cdef void abort(self, Exchange exchange) except *:
+        pass
+
+    cdef void finish(self, Exchange exchange) except *:
+        pass
+
+    cdef void describe(self, Facts *facts) noexcept:
+        pass
+
+
+cdef class UpstreamStream:
+    cdef void send_request(self, Exchange exchange) except *:
+        pass
+
+    cdef void send_data(self, const char *data, size_t length) except *:
+        pass
+
+    cdef void send_end(self, const char *trailers, size_t length) except *:
+        pass
+
+    cdef void pause_response(self) except *:
+        pass
+
+    cdef void resume_response(self) except *:
+        pass
+
+    cdef bint is_above(self) noexcept:
+        return False
+
+    cdef void reset(self) except *:
+        pass
+
+    cdef void describe(self, Facts *facts) noexcept:
+        pass
+
+
+cdef class Pools:
+    cdef Cluster find(self, str name):
+        return None
+
+    cdef void acquire(self, Exchange exchange) except *:
+        pass
+
+    cdef void cancel(self, Exchange exchange) except *:
+        pass
+
+
+cdef class FilterRunner:
+    cdef bint run(self, Exchange exchange) except *:
+        return True
+
+    cdef void cancel(self, Exchange exchange) except *:
+        pass
+
+
+cdef class RouterSlot:
+    def __init__(self, Router router):
+        self.router = router
+
+    def swap(self, Router router):
+        """Requests that begin from now on take `router`; those under way keep the route that they have."""
+        self.router = router
+
+
+cdef class LogTarget:
+    def __init__(self, Format format, int sink, int min_status):
+        self.format = format
+        self.sink = sink
+        self.min_status = min_status
+
+
+cdef class HttpConfig:
+    def __init__(self, model, str listener, int listener_port, int64_t buffer_limit, RouterSlot routes, Pools pools, FilterRunner filters, list logs,
+                 Region region, int slot, int64_t cell):
+        self.model = model
+        self.listener = listener.encode()
+        self.listener_port = listener_port
+        self.routes = routes
+        self.pools = pools
+        self.filters = filters
+        self.logs = logs or None
+        self.ring = region.ring(slot)
+        self.slot_head = region.head(slot)
+        self.cells = region.page(slot) + cell
+        self.server_name = model.server_name.encode()
+        self.via = model.via.encode()
+        self.server_header = ("overwrite", "append_if_absent", "pass_through").index(model.server_header)
+        self.use_remote_address = model.use_remote_address
+        self.skip_xff_append = model.skip_xff_append
+        self.xff_trusted_hops = model.xff_trusted_hops
+        self.generate_request_id = model.generate_request_id
+        self.preserve_external_request_id = model.preserve_external_request_id
+        self.request_id_in_response = model.always_set_request_id_in_response
+        self.suppress_envoy_headers = model.suppress_envoy_headers
+        self.proxy_100_continue = model.proxy_100_continue
+        self.normalize_path = model.normalize_path
+        self.merge_slashes = model.merge_slashes
+        self.add_user_agent = model.add_user_agent
+        self.strip_port = ("none", "matching", "any").index(model.strip_port)
+        self.underscores = ("allow", "reject", "drop").index(model.underscores_in_headers)
+        self.max_head_bytes = model.max_head_bytes
+        self.max_headers = model.max_headers
+        self.accept_http_10 = model.accept_http_10
+        self.default_host_for_http_10 = model.default_host_for_http_10.encode()
+        self.allow_absolute_url = model.allow_absolute_url
+        self.max_body_bytes = model.max_body_bytes
+        self.max_requests_per_connection = model.max_requests_per_connection
+        self.buffer_limit = buffer_limit
+        self.upgrades = frozenset(kind.lower().encode() for kind in model.upgrades)
+        self.idle_timeout_ms = milliseconds(model.idle_timeout_s)
+        self.request_timeout_ms = milliseconds(model.request_timeout_s)
+        self.request_headers_timeout_ms = milliseconds(model.request_headers_timeout_s)
+        self.stream_idle_timeout_ms = milliseconds(model.stream_idle_timeout_s)
+        self.max_connection_duration_ms = milliseconds(model.max_connection_duration_s)
+        self.max_stream_duration_ms = milliseconds(model.max_stream_duration_s)
+        self.delayed_close_timeout_ms = milliseconds(model.delayed_close_timeout_s)
+
+
+def milliseconds(double seconds):
+    """At least 1 for what is not 0: a timeout that is set is never off."""
+    return max(int(seconds * 1000), 1) if seconds > 0 else 0
+
+
+cdef class Exchange(Actor):
+    def __dealloc__(self):
+        free(self.bytes)
+        free(self.path_memory)
+        free(self.body)
+        free(self.request_lines.at)
+        free(self.response_lines.at)
+        free(self.response_copy.at)
+
+    # -- from the downstream codec
+
+    cdef void load(self, const char *bytes, const Head *head, int64_t start_us) except *:
+        """Copy the head and its table of fields into memory of our own; everything after reads from there."""
+        cdef size_t fields_at = (head.length + 7) & ~<size_t>7
+        cdef size_t need = fields_at + head.count * sizeof(HeaderField)
+        cdef char *grown
+        if need > self.bytes_capacity:
+            need = need if need > MEMORY_BYTES else MEMORY_BYTES
+            grown = <char *>realloc(self.bytes, need)
+            if grown == NULL:
+                raise MemoryError(f"no room for a head of {need} bytes")
+            self.bytes = grown
+            self.bytes_capacity = need
+        memcpy(self.bytes, bytes, head.length)
+        self.head = head[0]
+        self.head.fields = <HeaderField *>(self.bytes + fields_at)
+        self.head.capacity = head.count
+        memcpy(self.head.fields, head.fields, head.count * sizeof(HeaderField))
+        self.start_us = start_us
+        self.body_may_come = head.body != BODY_NONE
+        if head.upgrade and self.is_h2c():
+            self.head.upgrade = False            # never carried on, as in Envoy; HTTP/1 goes on
+        self.wants_upgrade = self.head.upgrade or head.method == METHOD_CONNECT
+        self.body_limit = self.config.buffer_limit
+
+    cdef bint is_h2c(self) noexcept:
+        cdef HeaderField *field = &self.head.fields[self.head.known[HEADER_UPGRADE]]
+        return field.value_length == 3 and strncasecmp(self.bytes + field.value_at, b"h2c", 3) == 0
+
+    cdef void begin(self) except *:
+        """The head is here: check it, run the filters, route it."""
+        cdef HttpConfig config = self.config
+        cdef Runtime runtime = self.runtime
+        config.cells[HTTP_DOWNSTREAM_RQ_TOTAL] += 1
+        config.cells[HTTP_DOWNSTREAM_RQ_ACTIVE] += 1
+        self.progress_ms = runtime.now_ms
+        self.idle_ms = config.stream_idle_timeout_ms
+        self.phase = PHASE_FILTERS
+        headers.locate(self)
+        note_exchange(self)
+        if runtime.is_full():
+            runtime.server[SERVER_OVERLOAD_REJECTED_RQ] += 1
+            config.cells[HTTP_DOWNSTREAM_RQ_OVERLOAD_CLOSE] += 1
+            self.fail(OVERLOADED)
+            return
+        if self.head.expect_other:
+            self.fail(EXPECTATION_FAILED)
+            return
+        if config.max_body_bytes and self.head.content_length > config.max_body_bytes:
+            config.cells[HTTP_DOWNSTREAM_RQ_TOO_LARGE] += 1
+            self.fail(BODY_TOO_LARGE)
+            return
+        if config.underscores and self.refuses_underscores():
+            self.fail(BAD_REQUEST)
+            return
+        if config.request_timeout_ms:
+            self.request_deadline_ms = runtime.now_ms + config.request_timeout_ms
+        if config.max_stream_duration_ms:
+            self.life_deadline_ms = runtime.now_ms + config.max_stream_duration_ms
+        headers.receive_request(self)
+        self.expects_continue = self.head.expect_continue and not config.proxy_100_continue
+        self.arm()
+        if config.filters is None or config.filters.run(self):
+            self.on_filters_done()
+
+    cdef void begin_broken(self, int64_t start_us) except *:
+        """The start of an exchange whose head could not be read: only `fail` follows."""
+        memset(&self.head, 0, sizeof(Head))
+        memset(self.head.known, 0xff, sizeof(self.head.known))
+        self.start_us = start_us
+        self.config.cells[HTTP_DOWNSTREAM_RQ_TOTAL] += 1
+        self.config.cells[HTTP_DOWNSTREAM_RQ_ACTIVE] += 1
+        self.phase = PHASE_LOCAL
+        self.idle_ms = 0
+
+    cdef bint refuses_underscores(self) except *:
+        """Envoy's `headers_with_underscores_action`: some servers read `a_b` and `a-b` as one name."""
+        cdef int i, j
+        cdef HeaderField *field
+        for i in range(self.head.count):
+            field = &self.head.fields[i]
+            for j in range(field.name_length):
+                if self.bytes[field.name_at + j] == b'_':
+                    if self.config.underscores == 1:
+                        return True
+                    field.hop_by_hop = 1
+                    break
+        return False
+
+    cdef void on_request_data(self, const char *data, size_t length) except *:
+        """A piece of the body, borrowed: straight on when the upstream has the head, else kept."""
+        cdef HttpConfig config = self.config
+        if self.phase == PHASE_DONE or self.phase == PHASE_LOCAL:
+            return
+        self.bytes_received += length
+        self.progress_ms = self.runtime.now_ms
+        if config.max_body_bytes and self.bytes_received > config.max_body_bytes:
+            config.cells[HTTP_DOWNSTREAM_RQ_TOO_LARGE] += 1
+            self.fail(BODY_TOO_LARGE)
+            return
+        if self.upstream is None:
+            self.keep_body(data, length)
+            if self.body_length >= self.body_limit or self.runtime.is_nearly_full():
+                self.pause_request()
+            return
+        if self.body_kept and self.retry_on and self.body_length + length <= self.body_limit and not self.response_started:
+            self.keep_body(data, length)
+        else:
+            self.drop_body()
+        self.upstream.send_data(data, length)
+        if self.upstream is not None and self.upstream.is_above():
+            self.pause_request()
+
+    cdef void on_request_end(self, const char *trailers, size_t length) except *:
+        if self.phase == PHASE_DONE or self.request_complete:
+            return
+        self.request_complete = True
+        self.request_end_us = self.runtime.now_us
+        self.request_deadline_ms = 0
+        if length:
+            self.request_trailers = trailers[:length]
+        if self.route_timeout_ms and self.phase != PHASE_LOCAL:
+            self.route_deadline_ms = self.runtime.now_ms + self.route_timeout_ms
+            self.arm()
+        if self.upstream is not None:
+            self.start_try_timeout()
+            self.upstream.send_end(trailers, length)
+
+    cdef void on_downstream_drained(self) except *:
+        self.progress_ms = self.runtime.now_ms
+        if self.response_paused:
+            self.response_paused = False
+            if self.upstream is not None:
+                self.cluster.cells[CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL] += 1
+                self.upstream.resume_response()
+
+    cdef void on_downstream_gone(self) except *:
+        """The client closed or reset. What is under way upstream is given up."""
+        if self.phase == PHASE_DONE or self.phase == PHASE_FREE:
+            return
+        self.config.cells[HTTP_DOWNSTREAM_RQ_RX_RESET] += 1
+        self.end_with(CLIENT_GONE)
+        self.release_upstream()
+        self.complete()
+
+    # -- keeping the body
+
+    cdef void keep_body(self, const char *data, size_t length) except *:
+        cdef size_t need = self.body_length + length
+        cdef char *grown
+        if need > self.body_capacity:
+            need = need * 2 if need > 8192 else 16384
+            grown = <char *>realloc(self.body, need)
+            if grown == NULL:
+                raise MemoryError(f"no room for {need} bytes of a body")
+            self.runtime.count_buffered(need - self.body_capacity)
+            self.body = grown
+            self.body_capacity = need
+        memcpy(self.body + self.body_length, data, length)
+        self.body_length += length
+
+    cdef void drop_body(self) noexcept:
+        if self.body_capacity:
+            self.runtime.count_buffered(-<int64_t>self.body_capacity)
+            free(self.body)
+            self.body = NULL
+            self.body_length = self.body_capacity = 0
+        self.body_kept = False
+
+    cdef void pause_request(self) except *:
+        if not self.request_paused:
+            self.request_paused = True
+            self.config.cells[HTTP_DOWNSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL] += 1
+            self.downstream.pause_request()
+
+    cdef void resume_request(self) except *:
+        if self.request_paused:
+            self.request_paused = False
+            self.config.cells[HTTP_DOWNSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL] += 1
+            self.downstream.resume_request()
+
+    # -- routing
+
+    cdef void on_filters_done(self) except *:
+        """The filters are through; unless one of them answered, find the route."""
+        cdef RouteInput request
+        if self.phase != PHASE_FILTERS:
+            return
+        self.config.cells[HTTP_RQ_TOTAL] += 1
+        headers.fill_input(self, &request)
+        self.route = self.config.routes.router.find(&request, self.request_lines.at, self.request_lines.length) if self.config.routes.router is not None else None
+        if self.route is None:
+            self.config.cells[HTTP_NO_ROUTE] += 1
+            self.fail(NO_ROUTE)
+        elif self.route.virtual_host.require_tls and not self.downstream.tls and (self.route.virtual_host.require_tls == 2 or not self.internal):
+            self.redirect_to_https()
+        elif self.route.action == ACTION_FORWARD:
+            self.forward()
+        elif self.route.action == ACTION_DIRECT:
+            self.config.cells[HTTP_RQ_DIRECT_RESPONSE] += 1
+            headers.edit_response(self, self.route.response_edits, NULL, NULL)
+            self.answer(DIRECT, self.route.status, <const char *>self.route.body, len(self.route.body), <const char *>self.route.content_type)
+        else:
+            self.redirect(&request)
+
+    cdef void redirect(self, const RouteInput *request) except *:
+        cdef size_t capacity = self.path_length + self.authority_length + 8192
+        cdef char *location = <char *>malloc(capacity)
+        cdef int64_t length
+        if location == NULL:
+            raise MemoryError("no room for a Location")
+        try:
+            length = self.route.location(request, location, capacity)
+            if length < 0:
+                self.fail(BAD_REQUEST)
+                return
+            self.config.cells[HTTP_RQ_REDIRECT] += 1
+            lines_add(&self.response_lines, b"location", 8, location, length)
+        finally:
+            free(location)
+        headers.edit_response(self, self.route.response_edits, NULL, NULL)
+        self.answer(REDIRECTED, self.route.status, b"", 0, NULL)
+
+    cdef void redirect_to_https(self) except *:
+        cdef bytes location = b"https://" + self.authority[:self.authority_length] + self.path[:self.path_length]
+        self.config.cells[HTTP_RQ_REDIRECT] += 1
+        lines_add(&self.response_lines, b"location", 8, <const char *>location, len(location))
+        self.answer(HTTPS_REQUIRED, 301, b"", 0, NULL)
+
+    cdef void forward(self) except *:
+        cdef CompiledRoute route = self.route
+        cdef Runtime runtime = self.runtime
+        self.target = route.pick(runtime.random() if route.total_weight else 0)
+        self.cluster = self.config.pools.find(self.target.cluster)
+        if self.cluster is None:
+            self.config.cells[HTTP_NO_CLUSTER] += 1
+            self.end_with(NO_CLUSTER)
+            self.answer(NO_CLUSTER, route.cluster_not_found_status, b"", 0, NULL)
+            return
+        if self.wants_upgrade and not self.may_upgrade():
+            self.config.cells[HTTP_DOWNSTREAM_RQ_WS_ON_NON_WS_ROUTE] += 1
+            self.fail(UPGRADE_REFUSED)
+            return
+        self.priority = route.high_priority
+        self.route_timeout_ms = route.timeout_ms
+        self.try_timeout_ms = route.per_try_timeout_ms
+        self.retry_on = route.retry_on
+        self.retries_left = route.num_retries
+        if route.virtual_host.buffer_limit >= 0:
+            self.body_limit = route.virtual_host.buffer_limit
+        if route.idle_timeout_ms >= 0:
+            self.idle_ms = route.idle_timeout_ms
+        self.take_timeout_headers()
+        if self.wants_upgrade:
+            self.route_timeout_ms = 0            # a tunnel is not a response that ends; Envoy's router does the same
+            self.body_may_come = True
+        elif self.request_complete and self.route_timeout_ms:
+            self.route_deadline_ms = runtime.now_ms + self.route_timeout_ms
+        headers.route_request(self)
+        self.base_lines = self.request_lines.length
+        self.body_kept = True
+        if route.virtual_host.block >= 0:
+            self.virtual_host_cells()[VHOST_UPSTREAM_RQ_TOTAL] += 1
+        if self.expects_continue and self.head.body != BODY_NONE:
+            self.downstream.send_informational(self, 100, NULL, NULL)
+        self.start_try()
+
+    cdef int64_t *virtual_host_cells(self) noexcept:
+        return self.runtime.server + self.route.virtual_host.block
+
+    cdef bint may_upgrade(self) except *:
+        """Whether the route, or else the connection manager, lets this kind of upgrade pass."""
+        cdef bytes kind = b"connect"
+        cdef HeaderField *field
+        if self.head.method != METHOD_CONNECT:
+            field = &self.head.fields[self.head.known[HEADER_UPGRADE]]
+            kind = (<const char *>(self.bytes + field.value_at))[:field.value_length].lower()
+        if self.route.upgrades and kind in self.route.upgrades:
+            return self.route.upgrades[kind]
+        return kind in self.config.upgrades
+
+    cdef void take_timeout_headers(self) except *:
+        """`x-envoy-upstream-rq-timeout-ms` and its per-try sister: what trusted clients may ask; untrusted ones' were cleaned before."""
+        cdef int64_t value = self.take_number(HEADER_X_ENVOY_UPSTREAM_RQ_TIMEOUT_MS)
+        if value >= 0:
+            self.route_timeout_ms = value
+        value = self.take_number(HEADER_X_ENVOY_UPSTREAM_RQ_PER_TRY_TIMEOUT_MS)
+        if value >= 0:
+            self.try_timeout_ms = value
+        if self.route_timeout_ms and self.try_timeout_ms >= self.route_timeout_ms:
+            self.try_timeout_ms = 0
+
+    cdef int64_t take_number(self, int id) noexcept:
+        """A header's decimal value, the header dropped; -1 = not there or no number."""
+        cdef int i = self.head.known[id]
+        cdef int64_t value = 0
+        cdef uint32_t j
+        cdef char digit
+        if i < 0 or self.head.fields[i].hop_by_hop:
+            return -1
+        self.head.fields[i].hop_by_hop = 1
+        if not 0 < self.head.fields[i].value_length < 12:
+            return -1
+        for j in range(self.head.fields[i].value_length):
+            digit = self.bytes[self.head.fields[i].value_at + j]
+            if not b'0' <= digit <= b'9':
+                return -1
+            value = value * 10 + digit - c'0'
+        return value
+
+    # -- tries
+
+    cdef void start_try(self) except *:
+        self.attempts += 1
+        self.phase = PHASE_ACQUIRE
+        self.request_sent = False
+        self.host = None
+        self.config.pools.acquire(self)
+
+    cdef void on_upstream_ready(self, UpstreamStream stream) except *:
+        """A connection is ours: send what we have, let the rest follow."""
+        cdef size_t length = self.body_length
+        self.upstream = stream
+        self.host = stream.host
+        self.phase = PHASE_UPSTREAM
+        self.upstream_start_us = self.runtime.now_us
+        headers.try_request(self)
+        self.request_sent = True
+        stream.send_request(self)
+        if length and self.upstream is stream:
+            stream.send_data(self.body, length)
+            if not self.retry_on and not self.body_is_short():
+                self.drop_body()
+        if self.upstream is not stream:
+            return
+        if self.request_complete:
+            self.start_try_timeout()
+            if self.request_trailers is None:
+                stream.send_end(NULL, 0)
+            else:
+                stream.send_end(<const char *>self.request_trailers, len(self.request_trailers))
+        elif not stream.is_above():
+            self.resume_request()
+
+    cdef bint body_is_short(self) noexcept:
+        """Worth keeping for the one try that a stale pooled connection may cost."""
+        return self.request_complete and self.body_length <= KEPT_MEMORY_BYTES
+
+    cdef void start_try_timeout(self) except *:
+        if self.try_timeout_ms:
+            self.try_deadline_ms = self.runtime.now_ms + self.try_timeout_ms
+            self.arm()
+
+    cdef void on_upstream_failed(self, int outcome, bytes reason) except *:
+        """The pool has no connection for us."""
+        self.failure_reason = reason
+        self.on_upstream_lost(outcome)
+
+    cdef bint retry_stale(self) except *:
+        """A pooled connection was closed by the endpoint before it said a word (RFC 9112 9.3.1): ask again on a new one, once.
+
+        Only what may be repeated (RFC 9110 9.2.2) and is still here in full; this is no retry of the policy and costs no budget.
+        """
+        if self.stale_retry_used or not self.may_resend() or self.wants_upgrade:
+            return False
+        if self.head.method not in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE):
+            return False
+        self.stale_retry_used = True
+        self.upstream = None
+        self.attempts -= 1
+        self.start_try()
+        return True
+
+    cdef void on_upstream_reset(self, int outcome, bytes reason) except *:
+        """The upstream stream is gone; it has let go of us."""
+        self.upstream = None
+        self.failure_reason = reason
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_RX_RESET] += 1
+        if self.response_started:
+            self.config.cells[HTTP_DOWNSTREAM_RQ_TX_RESET] += 1
+            self.end_with(UPSTREAM_CUT)
+            self.count_host_error()
+            self.downstream.abort(self)
+            self.complete()
+        else:
+            self.on_upstream_lost(outcome)
+
+    cdef void on_upstream_lost(self, int outcome) except *:
+        self.count_host_error()
+        if self.retry(outcome_row(outcome).retry_on):
+            return
+        self.fail(outcome)
+
+    cdef void count_host_error(self) noexcept:
+        if self.host is not None:
+            self.host.cells[HOST_RQ_ERROR] += 1
+
+    cdef bint retry(self, uint32_t reasons) except *:
+        """Try again if the policy, the kept bytes and the budget allow; True when it will be."""
+        if not reasons & self.retry_on:
+            return False
+        if reasons & RETRY_RESET_BEFORE_REQUEST and not reasons & ~RETRY_RESET_BEFORE_REQUEST & self.retry_on and self.request_sent:
+            return False
+        if self.response_started or not self.may_resend():
+            return False
+        if self.retries_left <= 0:
+            self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED] += 1
+            self.flags |= FLAG_UPSTREAM_RETRY_LIMIT_EXCEEDED
+            return False
+        self.give_retry_share()
+        if not self.cluster.take_retry(self.priority, self.runtime.turn):
+            self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_OVERFLOW] += 1
+            return False
+        self.holds_retry_share = True
+        self.retries_left -= 1
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY] += 1
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL] += 1
+        if self.route.virtual_host.block >= 0:
+            self.virtual_host_cells()[VHOST_UPSTREAM_RQ_RETRY] += 1
+        self.remember_host()
+        self.phase = PHASE_ACQUIRE
+        self.try_deadline_ms = 0
+        self.backoff_deadline_ms = self.runtime.now_ms + self.backoff_ms()
+        self.arm()
+        return True
+
+    cdef bint may_resend(self) noexcept:
+        """All that was received of the request is still here."""
+        return self.body_kept or self.bytes_received == 0
+
+    cdef void remember_host(self) except *:
+        if self.route.avoid_previous_hosts and self.host is not None:
+            if self.tried is None:
+                self.tried = []
+            self.tried.append(self.host)
+
+    cdef int64_t backoff_ms(self) noexcept:
+        """Exponential with full jitter: a random part of base * (2**n - 1), at most the maximum."""
+        cdef int shift = self.attempts if self.attempts < 16 else 16
+        cdef int64_t reach = self.route.backoff_base_ms * ((1 << shift) - 1)
+        reach = min(reach, self.route.backoff_max_ms)
+        return 1 + (<int64_t>(self.runtime.random() >> 1)) % reach if reach > 0 else 1
+
+    cdef void give_retry_share(self) noexcept:
+        if self.holds_retry_share:
+            self.holds_retry_share = False
+            self.cluster.give_share(self.priority, SHARE_RETRIES)
+
+    # -- the response
+
+    cdef void on_informational(self, const char *bytes, Head *head) except *:
+        self.progress_ms = self.runtime.now_ms
+        if head.status == 100 and not self.config.proxy_100_continue:
+            return                               # the client had ours, or did not ask
+        self.downstream.send_informational(self, head.status, bytes, head)
+
+    cdef void on_response_head(self, const char *bytes, Head *head) except *:
+        """The final head from upstream; `head.body` tells whether a body follows."""
+        cdef UpstreamStream upstream
+        cdef uint32_t reasons
+        self.response_start_us = self.runtime.now_us
+        self.progress_ms = self.runtime.now_ms
+        self.try_deadline_ms = 0
+        if self.retry_on:
+            upstream = self.upstream
+            reasons = self.status_reasons(head.status)
+            if reasons and self.retry(reasons):
+                self.upstream = None
+                self.count_host_error()
+                self.count_upstream_status(head.status)
+                upstream.reset()
+                return
+        if self.holds_retry_share:
+            self.give_retry_share()
+            if head.status < 500:
+                self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_SUCCESS] += 1
+        self.host.cells[HOST_RQ_ERROR if head.status >= 500 else HOST_RQ_SUCCESS] += 1
+        self.count_upstream_status(head.status)
+        self.status = head.status
+        self.response_started = True
+        self.drop_body()
+        headers.send_response(self, bytes, head)
+        self.tunnel = self.wants_upgrade and (head.status == 101 or (self.head.method == METHOD_CONNECT and 200 <= head.status < 300))
+        if self.tunnel:
+            self.config.cells[HTTP_DOWNSTREAM_CX_UPGRADES_TOTAL] += 1
+            self.config.cells[HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE] += 1
+            self.route_deadline_ms = 0
+        self.downstream_start_us = self.runtime.now_us
+        self.downstream.send_response(self, head.status, bytes, head, head.body == BODY_NONE and not self.tunnel)
+
+    cdef uint32_t status_reasons(self, int status) except? 0xffffffff:
+        """Which words of the retry policy a status stands for."""
+        cdef uint32_t reasons = 0
+        if status >= 500:
+            reasons |= RETRY_5XX
+            if 502 <= status <= 504:
+                reasons |= RETRY_GATEWAY_ERROR
+        elif status == 409:
+            reasons |= RETRY_RETRIABLE_4XX
+        if self.retry_on & RETRY_STATUS_CODES and status in self.route.retriable_status_codes:
+            reasons |= RETRY_STATUS_CODES
+        return reasons & self.retry_on
+
+    cdef void count_upstream_status(self, int status) noexcept:
+        cdef int64_t *cells = self.cluster.cells
+        cdef int cell = status_cell(status)
+        cells[CLUSTER_UPSTREAM_RQ_COMPLETED] += 1
+        if 100 <= status < 600:
+            cells[CLUSTER_UPSTREAM_RQ_1XX + status // 100 - 1] += 1
+        if cell >= 0:
+            cells[CLUSTER_UPSTREAM_RQ_100 + cell] += 1
+
+    cdef void on_response_data(self, const char *data, size_t length) except *:
+        self.bytes_sent += length
+        self.progress_ms = self.runtime.now_ms
+        self.downstream.send_data(self, data, length)
+        if self.upstream is not None and not self.response_paused and self.downstream.is_above():
+            self.pause_response()
+
+    cdef void pause_response(self) except *:
+        self.response_paused = True
+        self.cluster.cells[CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL] += 1
+        self.upstream.pause_response()
+
+    cdef void on_response_end(self, const char *trailers, size_t length) except *:
+        """The last byte from upstream; the upstream stream has let go of us."""
+        self.upstream = None
+        self.response_complete = True
+        self.response_end_us = self.runtime.now_us
+        histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_RQ_TIME], self.response_end_us - self.upstream_start_us)
+        if self.route.virtual_host.block >= 0:
+            self.count_virtual_host()
+        self.downstream.send_end(self, trailers, length)
+        self.complete()
+
+    cdef void count_virtual_host(self) noexcept:
+        cdef int64_t *cells = self.virtual_host_cells()
+        cells[VHOST_UPSTREAM_RQ_COMPLETED] += 1
+        if 100 <= self.status < 600:
+            cells[VHOST_UPSTREAM_RQ_1XX + self.status // 100 - 1] += 1
+        histogram_record(&cells[VHOST_UPSTREAM_RQ_TIME], self.response_end_us - self.upstream_start_us)
+
+    cdef void on_upstream_drained(self) except *:
+        self.progress_ms = self.runtime.now_ms
+        self.resume_request()
+
+    # -- answers of our own, and the end
+
+    cdef void end_with(self, int outcome) noexcept:
+        self.outcome = outcome
+        self.flags |= outcome_row(outcome).flag
+
+    cdef void fail(self, int outcome) except *:
+        """End by a row of the table: an answer when none has begun, else a cut."""
+        cdef const OutcomeRow *row = outcome_row(outcome)
+        if self.phase == PHASE_DONE:
+            return
+        if outcome == UPSTREAM_TIMEOUT or outcome == PER_TRY_TIMEOUT:
+            self.count_timeout(outcome)
+        if self.response_started or row.status == 0:
+            self.end_with(outcome)
+            self.release_upstream()
+            self.config.cells[HTTP_DOWNSTREAM_RQ_TX_RESET] += 1
+            self.downstream.abort(self)
+            self.complete()
+            return
+        if outcome == UPSTREAM_OVERFLOW or outcome == OVERLOADED:
+            lines_raw(&self.response_lines, b"x-envoy-overloaded: true\r\n", 26)
+        self.answer(outcome, row.status, row.body, 0, b"text/plain")
+
+    cdef void count_timeout(self, int outcome) noexcept:
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_TIMEOUT if outcome == UPSTREAM_TIMEOUT else CLUSTER_UPSTREAM_RQ_PER_TRY_TIMEOUT] += 1
+        if self.host is not None:
+            self.host.cells[HOST_RQ_TIMEOUT] += 1
+            self.host.cells[HOST_RQ_ERROR] += 1
+        if self.route.virtual_host.block >= 0:
+            self.virtual_host_cells()[VHOST_UPSTREAM_RQ_TIMEOUT] += 1
+
+    cdef void answer(self, int outcome, int status, const char *body, size_t length, const char *content_type) except *:
+        """Our own response. `length` 0 takes `body` up to its NUL; a HEAD gets the length alone."""
+        cdef char number[24]
+        cdef bint has_body
+        self.end_with(outcome)
+        self.release_upstream()
+        self.drop_body()
+        self.phase = PHASE_LOCAL
+        if length == 0:
+            length = len(body)
+        has_body = not (status < 200 or status == 204 or status == 304)
+        if has_body:
+            lines_add(&self.response_lines, b"content-length", 14, number, headers.decimal(number, length))
+            if length and content_type != NULL:
+                lines_add(&self.response_lines, b"content-type", 12, content_type, len(content_type))
+        if self.route is not None and self.target is not None:
+            headers.edit_response(self, self.target.response_edits, NULL, NULL)
+        headers.send_response(self, NULL, NULL)
+        self.status = status
+        self.response_started = True
+        self.downstream_start_us = self.runtime.now_us
+        has_body = has_body and length > 0 and self.head.method != METHOD_HEAD
+        self.downstream.send_response(self, status, NULL, NULL, not has_body)
+        if has_body:
+            self.bytes_sent += length
+            self.downstream.send_data(self, body, length)
+        self.response_complete = True
+        self.downstream.send_end(self, NULL, 0)
+        self.complete()
+
+    cdef void release_upstream(self) except *:
+        """Let go of whatever was asked for upstream."""
+        cdef UpstreamStream upstream = self.upstream
+        self.upstream = None
+        if upstream is not None:
+            self.cluster.cells[CLUSTER_UPSTREAM_RQ_TX_RESET] += 1
+            upstream.reset()
+        elif self.phase == PHASE_ACQUIRE and self.pending is not None:
+            self.cluster.cells[CLUSTER_UPSTREAM_RQ_CANCELLED] += 1
+            self.config.pools.cancel(self)
+        elif self.phase == PHASE_FILTERS and self.filter_state is not None:
+            self.config.filters.cancel(self)
+
+    cdef void complete(self) except *:
+        """Count, log, hand back. Nothing of this exchange happens after."""
+        cdef HttpConfig config = self.config
+        cdef int64_t *cells = config.cells
+        if self.phase == PHASE_DONE:
+            return
+        self.phase = PHASE_DONE
+        self.runtime.set_timer(self, 0)
+        if self.cluster is not None:
+            self.give_retry_share()
+        if self.tunnel:
+            cells[HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE] -= 1
+        cells[HTTP_DOWNSTREAM_RQ_ACTIVE] -= 1
+        if self.status:
+            cells[HTTP_DOWNSTREAM_RQ_COMPLETED] += 1
+            if self.status < 600:
+                cells[HTTP_DOWNSTREAM_RQ_1XX + self.status // 100 - 1] += 1
+        if self.response_complete and not self.request_complete:
+            cells[HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE] += 1
+        histogram_record(&cells[HTTP_DOWNSTREAM_RQ_TIME], self.runtime.now_us - self.start_us)
+        if config.logs is not None:
+            write_logs(self)
+        self.downstream.finish(self)
+
+    # -- time
+
+    cdef void arm(self) except *:
+        """The timer stands at the earliest deadline, or earlier: it looks at all of them when it fires."""
+        cdef int64_t at = 0
+        if self.idle_ms:
+            at = self.progress_ms + self.idle_ms
+        at = earlier(at, self.route_deadline_ms)
+        at = earlier(at, self.try_deadline_ms)
+        at = earlier(at, self.request_deadline_ms)
+        at = earlier(at, self.life_deadline_ms)
+        at = earlier(at, self.backoff_deadline_ms)
+        self.runtime.set_timer(self, at)
+
+    cdef void on_timer(self, int64_t now_ms) except *:
+        if self.phase == PHASE_DONE or self.phase == PHASE_FREE:
+            return
+        if is_due(self.backoff_deadline_ms, now_ms):
+            self.backoff_deadline_ms = 0
+            self.start_try()
+        elif is_due(self.try_deadline_ms, now_ms):
+            self.try_deadline_ms = 0
+            self.on_try_timeout()
+        elif is_due(self.route_deadline_ms, now_ms):
+            self.fail(UPSTREAM_TIMEOUT)
+        elif is_due(self.request_deadline_ms, now_ms):
+            self.config.cells[HTTP_DOWNSTREAM_RQ_TIMEOUT] += 1
+            self.fail(REQUEST_TIMEOUT)
+        elif is_due(self.life_deadline_ms, now_ms):
+            self.config.cells[HTTP_DOWNSTREAM_RQ_MAX_DURATION_REACHED] += 1
+            self.fail(MAX_DURATION)
+        elif self.idle_ms and now_ms >= self.progress_ms + self.idle_ms:
+            self.config.cells[HTTP_DOWNSTREAM_RQ_IDLE_TIMEOUT] += 1
+            self.fail(STREAM_IDLE)
+        if self.phase != PHASE_DONE and self.phase != PHASE_FREE:
+            self.arm()
+
+    cdef void on_try_timeout(self) except *:
+        cdef UpstreamStream upstream = self.upstream
+        if self.response_started:
+            return
+        if self.retry(outcome_row(PER_TRY_TIMEOUT).retry_on):
+            self.count_timeout(PER_TRY_TIMEOUT)
+            self.upstream = None
+            upstream.reset()
+        else:
+            self.fail(PER_TRY_TIMEOUT)
+
+    cdef void on_crash(self) except *:
+        """An exception of our own: the client sees a cut connection, the upstream is let go."""
+        if self.phase != PHASE_DONE and self.phase != PHASE_FREE:
+            self.release_upstream()
+            self.downstream.abort(self)
+            self.complete()
+
+    cdef void clear(self) noexcept:
+        """Ready for the next request: memory of a usual size is kept, everything else is let go."""
+        self.drop_body()
+        if self.bytes_capacity > KEPT_MEMORY_BYTES:
+            free(self.bytes)
+            self.bytes = NULL
+            self.bytes_capacity = 0
+        if self.path_memory != NULL:
+            free(self.path_memory)
+            self.path_memory = NULL
+        self.request_lines.length = self.response_lines.length = self.response_copy.length = 0
+        self.phase = PHASE_FREE
+        self.downstream = None
+        self.upstream = None
+        self.route = None
+        self.target = None
+        self.cluster = None
+        self.host = None
+        self.tried = None
+        self.pending = None
+        self.filter_state = None
+        self.request_trailers = None
+        self.failure_reason = None
+        self.request_complete = self.request_paused = self.body_may_come = self.expects_continue = False
+        self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
+        self.holds_retry_share = self.stale_retry_used = self.request_sent = False
+        self.head.length = 0
+        self.status = self.outcome = self.attempts = self.retries_left = self.priority = 0
+        self.flags = self.retry_on = 0
+        self.request_end_us = self.upstream_start_us = self.response_start_us = self.response_end_us = self.downstream_start_us = 0
+        self.route_deadline_ms = self.try_deadline_ms = self.request_deadline_ms = self.life_deadline_ms = self.backoff_deadline_ms = 0
+        self.route_timeout_ms = self.try_timeout_ms = 0
+        self.bytes_received = self.bytes_sent = 0
+
+
+cdef inline int64_t earlier(int64_t a, int64_t b) noexcept:
+    return b if a == 0 or (b and b < a) else a
+
+
+cdef inline bint is_due(int64_t deadline_ms, int64_t now_ms) noexcept:
+    return deadline_ms != 0 and now_ms >= deadline_ms

@@ -1,0 +1,9 @@
+"""What an exchange leaves behind: its line in the access log, and what it was doing if the worker dies."""
+
+from meshproxy.proxy.exchange cimport Exchange
+from meshproxy.telemetry.facts cimport Facts
+
+# Into the slot's head, before anything can go wrong: method, authority, path without its query.
+cdef void note_exchange(Exchange exchange) noexcept
+# One record for each access log, into the ring; a full ring drops and counts.
+cdef void write_logs(Exchange exchange) except *

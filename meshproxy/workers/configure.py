@@ -1,0 +1,267 @@
+"""How resources become what the data path runs on: compiled in slices beside the traffic, then swapped."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable
+from time import perf_counter_ns
+
+from gevent import sleep
+
+from meshproxy.balance.cluster import Cluster, Host
+from meshproxy.filters.python import PythonFilters
+from meshproxy.ipc.messages import ListenerSocket
+from meshproxy.model import Cluster as ClusterModel
+from meshproxy.model import Endpoint, EndpointSet, HttpConnectionManager, Listener, Resource, ResourceKind, RouteTable, SocketAddress
+from meshproxy.model.snapshot import unpack
+from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
+from meshproxy.proxy.router import compile_slices
+from meshproxy.scoreboard.region import Region
+from meshproxy.telemetry.accesslog import Format
+from meshproxy.workers.accept import Acceptor, take_connection
+from meshproxy.workers.downstream import Connections, ExchangePool
+from meshproxy.workers.loop import Loop
+from meshproxy.workers.upstream import ClusterPools, HostPool
+
+SLICE_NS = 1_000_000
+"""A change may hold the loop for so long at a time (design: slices of at most 1 ms)."""
+
+Sockets = Iterable[tuple[ListenerSocket, int]]
+Swap = Callable[[], None]
+
+
+class ListenerState:
+    """A live listener of this worker: its sockets and its connections."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+        self.acceptors: dict[int, Acceptor] = {}
+
+    def stop_accepting(self) -> None:
+        """Nobody who already queues is reset: what waits is accepted first."""
+        for acceptor in self.acceptors.values():
+            acceptor.empty_queue()
+            acceptor.close()
+        self.acceptors.clear()
+
+
+class Configuration:
+    """Everything by name that this worker runs on."""
+
+    def __init__(self, loop: Loop, region: Region, slot: int, max_worker_connections: int, log: logging.Logger) -> None:
+        self.loop = loop
+        self.region = region
+        self.slot = slot
+        self.max_worker_connections = max_worker_connections
+        self.log = log
+        self.pools = ClusterPools(loop)
+        self.exchanges = ExchangePool(loop)
+        self.endpoint_sets: dict[str, tuple[EndpointSet, dict[str, int]]] = {}
+        self.blocks: dict[str, dict[str, int]] = {}
+        self.routes: dict[str, RouterSlot] = {}
+        self.listeners: dict[str, ListenerState] = {}
+        self.leaving: list[ListenerState] = []
+        """Removed listeners with connections that are still open."""
+        self._slice_started_ns = 0
+
+    # -- a change
+
+    def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> None:
+        """Make resources live. Everything is compiled before the first thing is swapped: an exception leaves all as it was."""
+        sockets = list(sockets)
+        self._slice_started_ns = perf_counter_ns()
+        swaps: list[Swap] = []
+        try:
+            for resource in upserts:
+                swaps += self._compile(resource, sockets)
+                self._breathe()
+        except BaseException:
+            self._close(sockets)
+            raise
+        for swap in swaps:
+            swap()
+            self._breathe()
+        for kind, name in sorted(removes, reverse=True):
+            self._remove(ResourceKind(kind), name)
+            self._breathe()
+        self.leaving = [state for state in self.leaving if state.connections.count]
+        self.loop.sleep_check()
+
+    def _breathe(self) -> None:
+        if perf_counter_ns() - self._slice_started_ns > SLICE_NS:
+            sleep(0)
+            self._slice_started_ns = perf_counter_ns()
+
+    @staticmethod
+    def _close(sockets: Sockets) -> None:
+        from os import close
+
+        for _socket, fd in sockets:
+            close(fd)
+
+    def _compile(self, resource: Resource, sockets: list) -> list[Swap]:
+        value = unpack(resource)
+        if isinstance(value, ClusterModel):
+            return [self._cluster(value, resource.blocks)]
+        if isinstance(value, EndpointSet):
+            return [self._endpoint_set(value, resource.blocks)]
+        if isinstance(value, RouteTable):
+            return [self._route_table(value, resource.blocks)]
+        return [self._listener(value, resource.blocks, sockets)]
+
+    # -- clusters
+
+    def _cluster(self, model: ClusterModel, blocks: dict[str, int]) -> Swap:
+        def swap() -> None:
+            old = self.pools.clusters.get(model.name)
+            same_place = old is not None and self.blocks[model.name]["cluster"] == blocks["cluster"]
+            cluster = old if same_place else Cluster(model, self.region, self.slot, blocks["cluster"])
+            if same_place:
+                cluster.renew(model)
+            self.blocks[model.name] = blocks
+            self.pools.clusters[model.name] = cluster
+            if model.discovery == "static":
+                self._set_hosts(cluster, model.endpoints, blocks, old)
+            else:
+                found, found_blocks = self.endpoint_sets.get(model.name, (EndpointSet(cluster=model.name), {}))
+                self._set_hosts(cluster, found.endpoints, found_blocks, old)
+
+        return swap
+
+    def _endpoint_set(self, found: EndpointSet, blocks: dict[str, int]) -> Swap:
+        def swap() -> None:
+            self.endpoint_sets[found.cluster] = (found, blocks)
+            cluster = self.pools.clusters.get(found.cluster)
+            if cluster is not None and cluster.model.discovery != "static":
+                self._set_hosts(cluster, found.endpoints, blocks, cluster)
+
+        return swap
+
+    def _set_hosts(self, cluster: Cluster, endpoints: tuple[Endpoint, ...], blocks: dict[str, int], old: Cluster | None) -> None:
+        """Hosts whose address and metrics stay keep their connections; the others' close after their request."""
+        known = {host.address: host for host in old.hosts} if old is cluster else {}
+        hosts = []
+        for address, endpoint in {str(endpoint.address): endpoint for endpoint in endpoints}.items():
+            host = known.pop(address, None)
+            if host is None:
+                host = Host(endpoint.address, endpoint, self.region, self.slot, blocks[f"host:{address}"])
+                host.pool = HostPool(self.loop, cluster, host)
+            else:
+                host.renew(endpoint)
+            hosts.append(host)
+        cluster.set_hosts(hosts)
+        leaving = known.values() if old is cluster else old.hosts if old is not None else ()
+        for host in leaving:
+            host.remove()
+            host.pool.drain()
+
+    # -- route tables
+
+    def _route_table(self, table: RouteTable, blocks: dict[str, int]) -> Swap:
+        router = None
+        for router in compile_slices(table, SLICE_NS, perf_counter_ns):
+            self._breathe()
+        for virtual_host in router.virtual_hosts:
+            virtual_host.block = blocks.get(f"vhost:{virtual_host.name}", -1)
+        return lambda: self._route_slot(table.name).swap(router)
+
+    def _route_slot(self, name: str) -> RouterSlot:
+        return self.routes.setdefault(name, RouterSlot(None))
+
+    # -- listeners
+
+    def _listener(self, model: Listener, blocks: dict[str, int], sockets: list) -> Swap:
+        config = self._http_config(model, model.chains[0].terminal, blocks)
+
+        def swap() -> None:
+            state = self.listeners.get(model.name)
+            if state is None:
+                connections = Connections(
+                    self.loop, self.exchanges, config, model, self.region, self.slot, blocks["listener"], self.max_worker_connections,
+                )
+                state = self.listeners[model.name] = ListenerState(connections)
+            else:
+                state.connections.renew(config, model)
+            self._take_sockets(state, model, sockets)
+
+        return swap
+
+    def _take_sockets(self, state: ListenerState, model: Listener, sockets: list) -> None:
+        """New sockets take the places of old ones; addresses that are no longer there stop accepting."""
+        fresh = {socket.address_index: (socket, fd) for socket, fd in sockets if socket.listener == model.name}
+        for index in list(state.acceptors):
+            if index in fresh or index >= len(model.addresses):
+                acceptor = state.acceptors.pop(index)
+                acceptor.empty_queue()
+                acceptor.close()
+        for index, (socket, fd) in fresh.items():
+            state.acceptors[index] = Acceptor(self.loop, state.connections, fd, socket.shared)
+
+    def _http_config(self, model: Listener, manager: HttpConnectionManager, blocks: dict[str, int]) -> HttpConfig:
+        port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
+        logs = [
+            LogTarget(Format(access_log), blocks[f"log:0:{index}"], access_log.min_status)
+            for index, access_log in enumerate(manager.access_logs)
+        ]
+        return HttpConfig(
+            manager, model.name, port, model.buffer_limit_bytes, self._route_slot(manager.route_table), self.pools,
+            self._filters(manager), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
+        )
+
+    def _filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
+        """The user's filter objects, one of each for this connection manager in this worker."""
+        on_requests = []
+        for row in manager.filters:
+            module, _, name = row.target.partition(":")
+            try:
+                on_requests.append(getattr(importlib.import_module(module), name)(**row.settings).on_request)
+            except Exception as error:
+                raise ValueError(f"filter {row.name!r}: {row.target} cannot be made: {type(error).__name__}: {error}") from error
+        return PythonFilters(on_requests, self.log) if on_requests else None
+
+    # -- removal and the end
+
+    def _remove(self, kind: ResourceKind, name: str) -> None:
+        if kind is ResourceKind.LISTENER:
+            state = self.listeners.pop(name, None)
+            if state is not None:
+                state.stop_accepting()
+                state.connections.drain(False)
+                self.leaving.append(state)
+        elif kind is ResourceKind.ROUTE_TABLE:
+            if name in self.routes:
+                self.routes.pop(name).swap(None)
+        elif kind is ResourceKind.ENDPOINTS:
+            self.endpoint_sets.pop(name, None)
+        else:
+            self._remove_cluster(name)
+
+    def _remove_cluster(self, name: str) -> None:
+        cluster = self.pools.clusters.pop(name, None)
+        if cluster is not None:
+            cluster.remove()
+            for host in cluster.hosts:
+                host.remove()
+                host.pool.drain()
+
+    def adopt(self, listener: str, fds: list[int]) -> None:
+        """Connections that waited for a slot without a worker."""
+        state = self.listeners.get(listener)
+        if state is None:
+            self._close((None, fd) for fd in fds)
+            return
+        for fd in fds:
+            take_connection(state.connections, fd)
+
+    def drain(self, close_idle: bool) -> None:
+        """The process ends: no more connections, and each that is open closes after its next answer."""
+        for state in list(self.listeners.values()):
+            state.stop_accepting()
+            state.connections.drain(close_idle)
+        for state in self.leaving:
+            state.connections.drain(close_idle)
+
+    @property
+    def open_connections(self) -> int:
+        return sum(state.connections.count for state in [*self.listeners.values(), *self.leaving])

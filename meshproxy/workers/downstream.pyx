@@ -1,0 +1,507 @@
+"""HTTP/1 from clients: reads requests, one exchange after the other, and writes their responses.
+
+A connection that rests holds no buffer. While a response is under way, what a pipelining client sends ahead is kept and reading pauses.
+"""
+
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
+from meshproxy.codecs.http1 cimport *
+from meshproxy.codecs.http1_compose cimport *
+from meshproxy.proxy.lines cimport lines_add, lines_raw
+from meshproxy.proxy.exchange cimport PHASE_LOCAL
+from meshproxy.proxy.outcome cimport *
+from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE
+from meshproxy.scoreboard.cells cimport *
+from meshproxy.scoreboard.region cimport Region, histogram_record, sum_cell
+from meshproxy.telemetry.facts cimport Facts
+from meshproxy.workers.net cimport *
+
+cdef enum:
+    MAX_FIELDS = 1024                    # the most that `max_headers` may say
+    DISCARD_BYTES = 1 << 20              # of an answered request's body; more, and a close is cheaper
+    FREE_EXCHANGES = 1024
+
+cdef HeaderField request_fields[MAX_FIELDS]
+cdef Head request_head
+request_head.fields = request_fields
+request_head.capacity = MAX_FIELDS
+# For the length of a call to the log.
+cdef char remote_text[64]
+
+
+cdef class ExchangePool:
+    def __init__(self, Loop loop):
+        self.loop = loop
+        self.free = []
+
+    cdef Exchange take(self, HttpConfig config, DownstreamStream stream):
+        cdef Exchange exchange = <Exchange>self.free.pop() if self.free else Exchange()
+        exchange.runtime = self.loop
+        exchange.config = config
+        exchange.downstream = stream
+        return exchange
+
+    cdef void give(self, Exchange exchange) except *:
+        exchange.clear()
+        if len(self.free) < FREE_EXCHANGES:
+            self.free.append(exchange)
+        else:
+            self.loop.forget_timer(exchange)
+
+
+cdef class Connections:
+    def __init__(self, Loop loop, ExchangePool exchanges, HttpConfig config, model, Region region, int slot, int64_t cell, int64_t max_worker_connections):
+        self.loop = loop
+        self.exchanges = exchanges
+        self.open = set()
+        self.pages = region.pages()
+        self.slots = region.slots
+        self.cells = region.page(slot) + cell
+        self.first_cell = cell
+        self.max_worker_connections = max_worker_connections
+        self.renew(config, model)
+
+    def renew(self, HttpConfig config, model):
+        """Open connections take the new settings with their next request."""
+        self.config = config
+        self.model = model
+        self.limits.head_bytes = config.max_head_bytes
+        self.limits.headers = min(config.max_headers, MAX_FIELDS)
+        self.limits.target_bytes = config.max_head_bytes
+        self.limits.allow_http_10 = config.accept_http_10
+        self.limits.allow_absolute_form = config.allow_absolute_url
+
+    def drain(self, bint close_idle):
+        """Every connection closes after its next answer; with `close_idle` those at rest close now."""
+        self.draining = True
+        for connection in list(self.open):
+            (<DownstreamHttp1>connection).drain(close_idle)
+
+    @property
+    def count(self):
+        """Open connections."""
+        return len(self.open)
+
+    cdef void accept(self, int fd, const Sockaddr *peer) except *:
+        """Take over an accepted socket, or close it when a limit is reached."""
+        cdef DownstreamHttp1 connection
+        cdef int64_t limit = self.model.max_connections
+        self.cells[LISTENER_DOWNSTREAM_CX_TOTAL] += 1
+        if limit and sum_cell(self.pages, self.slots, self.first_cell + LISTENER_DOWNSTREAM_CX_ACTIVE) >= limit:
+            self.cells[LISTENER_DOWNSTREAM_CX_OVERFLOW] += 1
+            close(fd)
+            return
+        if self.loop.server[SERVER_TOTAL_CONNECTIONS] >= self.max_worker_connections:
+            self.cells[LISTENER_DOWNSTREAM_CX_OVERLOAD_REJECT] += 1
+            self.loop.server[SERVER_OVERLOAD_REJECTED_CX] += 1
+            close(fd)
+            return
+        connection = DownstreamHttp1(self)
+        connection.remote_ip_length = put_ip(connection.remote_ip, peer)
+        connection.remote_port = address_port(peer)
+        connection.remote_is_internal = is_internal_address(peer)
+        connection.open(fd)
+
+
+cdef class DownstreamHttp1(DownstreamStream):
+    def __init__(self, Connections owner):
+        self.owner = owner
+        self.loop = owner.loop
+        self.config = owner.config
+        self.transport = Transport(owner.loop, self)
+        owner.next_id += 1
+        self.id = owner.next_id
+        body_start(&self.decoder, BODY_NONE, 0, 0)
+
+    def __dealloc__(self):
+        free(self.partial)
+        body_release(&self.decoder)
+
+    # -- the connection
+
+    cdef void open(self, int fd) except *:
+        cdef int64_t *cells = self.config.cells
+        cdef Sockaddr local
+        cdef char text[128]
+        self.owner.open.add(self)
+        self.owner.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] += 1
+        self.loop.server[SERVER_TOTAL_CONNECTIONS] += 1
+        cells[HTTP_DOWNSTREAM_CX_TOTAL] += 1
+        cells[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
+        cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] += 1
+        cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] += 1
+        self.opened_us = self.loop.now_us
+        if self.config.logs is not None:
+            local_address(fd, &local)
+            self.local_address = text[:put_address(text, &local)]
+        if self.remote_port >= 0:
+            set_no_delay(fd)
+        if self.config.max_connection_duration_ms:
+            self.expires_ms = self.loop.now_ms + self.config.max_connection_duration_ms
+        self.transport.high_watermark = self.config.buffer_limit
+        self.transport.open(fd, False)
+        self.transport.count_by(
+            &cells[HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED],
+        )
+        self.rest()
+        self.transport.read_now()
+
+    cdef void on_closed(self, int why, int error) except *:
+        cdef int64_t *cells = self.config.cells
+        cdef bint remote = why == CLOSE_REMOTE
+        cdef Exchange exchange = self.exchange
+        self.owner.open.discard(self)
+        self.owner.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] -= 1
+        self.owner.cells[LISTENER_DOWNSTREAM_CX_DESTROY] += 1
+        histogram_record(&self.owner.cells[LISTENER_DOWNSTREAM_CX_LENGTH_MS], self.loop.now_us - self.opened_us)
+        self.loop.server[SERVER_TOTAL_CONNECTIONS] -= 1
+        cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
+        cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
+        cells[HTTP_DOWNSTREAM_CX_DESTROY] += 1
+        cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL] += 1
+        histogram_record(&cells[HTTP_DOWNSTREAM_CX_LENGTH_MS], self.loop.now_us - self.opened_us)
+        if exchange is not None:
+            cells[HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ] += 1
+            cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ] += 1
+            exchange.on_downstream_gone()
+
+    cdef void rest(self) except *:
+        """Between exchanges: only the idle timer runs."""
+        cdef int64_t at = self.loop.now_ms + self.config.idle_timeout_ms if self.config.idle_timeout_ms else 0
+        if self.expires_ms and (at == 0 or self.expires_ms < at):
+            at = self.expires_ms
+        self.loop.set_timer(self.transport, at)
+
+    cdef void on_protocol_timer(self, int64_t now_ms) except *:
+        cdef int64_t *cells = self.config.cells
+        if self.expires_ms and now_ms >= self.expires_ms:
+            cells[HTTP_DOWNSTREAM_CX_MAX_DURATION_REACHED] += 1
+            self.expires_ms = 0
+            self.drain(True)
+        elif self.exchange is not None:
+            return                               # it has its own timers; `rest` sets ours again
+        elif self.head_started_us and self.config.request_headers_timeout_ms:
+            cells[HTTP_DOWNSTREAM_RQ_HEADER_TIMEOUT] += 1
+            self.refuse_with(REQUEST_HEAD_TIMEOUT)
+        else:
+            cells[HTTP_DOWNSTREAM_CX_IDLE_TIMEOUT] += 1
+            self.leave()
+
+    cdef void drain(self, bint close_idle) except *:
+        self.close_after = True
+        if close_idle and self.exchange is None and self.partial_length == 0:
+            self.config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
+            self.leave()
+
+    cdef void leave(self) except *:
+        """Close in peace: what was sent must not be lost to a reset by bytes that nobody read."""
+        self.transport.linger(self.loop.now_ms + self.config.delayed_close_timeout_ms)
+
+    # -- requests
+
+    cdef void on_data(self, const char *data, size_t length) except *:
+        if self.exchange is not None and self.exchange.wants_upgrade:
+            self.exchange.on_request_data(data, length)
+        elif self.partial_length:
+            self.hold(data, length)
+            self.consume_partial(length)
+        else:
+            self.consume(data, length)
+
+    cdef void on_protocol_turn(self) except *:
+        """An exchange ended while the client had sent more already."""
+        if self.partial_length and self.exchange is None:
+            self.consume_partial(self.partial_length)
+
+    cdef void consume_partial(self, size_t fresh) except *:
+        """Read from what is held; `fresh` bytes at its end were not looked at before."""
+        cdef char *held = self.partial
+        cdef size_t length = self.partial_length, capacity = self.partial_capacity
+        self.partial = NULL
+        self.partial_length = self.partial_capacity = 0
+        self.scanned = length - fresh
+        try:
+            self.consume(held, length)
+        finally:
+            if self.partial == NULL and self.exchange is not None and capacity <= 65536:
+                self.partial = held              # likely needed again by a client that pipelines
+                self.partial_capacity = capacity
+            else:
+                free(held)
+
+    cdef void consume(self, const char *data, size_t length) except *:
+        cdef size_t used
+        while length and self.transport.fd >= 0 and not self.transport.lingering:
+            if self.body_open:
+                used = self.take_body(data, length)
+            elif self.exchange is None:
+                used = self.take_head(data, length, self.scanned)
+                self.scanned = 0
+                if used == 0:
+                    break
+            elif self.exchange.wants_upgrade:
+                self.exchange.on_request_data(data, length)
+                return
+            else:
+                self.hold(data, length)          # pipelined: its turn comes after this response
+                self.transport.pause()
+                return
+            data += used
+            length -= used
+
+    cdef size_t take_head(self, const char *data, size_t length, size_t scanned) except? 0xffffffff:
+        """A head, and the start of its exchange; 0 when it is not there in full, or refused."""
+        cdef Head *head = &request_head
+        cdef Exchange exchange
+        cdef size_t head_length
+        cdef int verdict = parse_request(head, data, length, scanned, &self.owner.limits)
+        if verdict == PARSE_MORE:
+            self.hold(data, length)
+            if self.head_started_us == 0:
+                self.head_started_us = self.loop.now_us
+                if self.config.request_headers_timeout_ms:
+                    self.loop.set_timer(self.transport, self.loop.now_ms + self.config.request_headers_timeout_ms)
+            return 0
+        if verdict != PARSE_OK:
+            self.refuse(verdict)
+            return 0
+        head_length = head.length
+        if self.config is not self.owner.config:
+            self.renew_config()
+        self.config.cells[HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL] += 1
+        self.served += 1
+        exchange = self.owner.exchanges.take(self.config, self)
+        self.exchange = exchange
+        exchange.connection_id = self.id
+        exchange.load(data, head, self.head_started_us if self.head_started_us else self.loop.now_us)
+        self.head_started_us = 0
+        self.sent_end = False
+        self.body_open = head.body != BODY_NONE
+        if self.body_open:
+            body_start(&self.decoder, head.body, head.content_length, self.config.max_head_bytes)
+        exchange.begin()
+        if not self.body_open and self.exchange is exchange and not exchange.wants_upgrade:
+            exchange.on_request_end(NULL, 0)
+        return head_length
+
+    cdef void renew_config(self) except *:
+        """The listener was changed: from this request on its new settings hold, and its gauges."""
+        cdef int64_t *old = self.config.cells
+        cdef int64_t *new = self.owner.config.cells
+        self.config = self.owner.config
+        old[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
+        old[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
+        new[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
+        new[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] += 1
+        old[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED] -= self.transport.queued_bytes
+        self.transport.high_watermark = self.config.buffer_limit
+        self.transport.count_by(
+            &new[HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL], &new[HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL], &new[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED],
+        )
+
+    cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff:
+        cdef size_t used, out_length
+        cdef const char *out
+        cdef int step = body_step(&self.decoder, data, length, &used, &out, &out_length)
+        if step == BODY_DATA:
+            if self.exchange is not None:
+                self.exchange.on_request_data(out, out_length)
+            else:
+                self.discard(out_length)
+        elif step == BODY_END:
+            self.body_open = False
+            if self.exchange is not None:
+                self.exchange.on_request_end(self.decoder.trailers, self.decoder.trailers_length)
+            else:
+                self.rest()
+            if not self.body_open:
+                body_release(&self.decoder)
+        elif step < 0:
+            self.refuse(step)
+        return used
+
+    cdef void discard(self, size_t length) except *:
+        self.discarded += length
+        if self.discarded > DISCARD_BYTES:
+            self.leave()
+
+    cdef void refuse(self, int error) except *:
+        """Bytes that are no request: an answer, a counter, a close."""
+        cdef int status = error_status(error)
+        self.config.cells[HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR] += 1
+        if self.exchange is None and self.body_open:     # of a request that is answered
+            self.leave()
+        elif status == 431:
+            self.refuse_with(HEAD_TOO_LARGE)
+        elif status == 414:
+            self.refuse_with(TARGET_TOO_LONG)
+        elif status == 501:
+            self.refuse_with(BAD_ENCODING)
+        else:
+            self.refuse_with(BAD_REQUEST)
+
+    cdef void refuse_with(self, int outcome) except *:
+        cdef Exchange exchange = self.exchange
+        self.close_after = True
+        self.partial_length = 0
+        if exchange is None:
+            exchange = self.owner.exchanges.take(self.config, self)
+            self.exchange = exchange
+            self.sent_end = False
+            exchange.connection_id = self.id
+            exchange.begin_broken(self.head_started_us if self.head_started_us else self.loop.now_us)
+        exchange.fail(outcome)
+
+    cdef void hold(self, const char *data, size_t length) except *:
+        cdef size_t need = self.partial_length + length
+        cdef char *grown
+        if need > self.partial_capacity:
+            grown = <char *>realloc(self.partial, need * 2)
+            if grown == NULL:
+                raise MemoryError(f"no room for {need} bytes of a head")
+            self.partial = grown
+            self.partial_capacity = need * 2
+        memcpy(self.partial + self.partial_length, data, length)
+        self.partial_length = need
+
+    cdef void on_end(self) except *:
+        """The client sends no more. In a tunnel that is half the end; else it has gone, as Envoy and nginx see it too."""
+        if self.exchange is not None and self.exchange.tunnel:
+            self.exchange.on_request_end(NULL, 0)
+        else:
+            self.transport.close(CLOSE_REMOTE)
+
+    cdef void pause_request(self) except *:
+        self.transport.pause()
+
+    cdef void resume_request(self) except *:
+        self.transport.resume()
+
+    # -- responses
+
+    cdef bint closes(self, Exchange x) except *:
+        """Whether this answer is the connection's last, and says so."""
+        cdef HttpConfig config = self.config
+        if self.close_after or not x.head.keep_alive or x.head.length == 0:
+            return True
+        if self.loop.draining or self.owner.draining:
+            config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
+            return True
+        if config.max_requests_per_connection and self.served >= config.max_requests_per_connection:
+            config.cells[HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED] += 1
+            return True
+        if self.body_open and x.head.expect_continue and x.bytes_received == 0:
+            return True                          # the body may come or not: what follows on this connection is anybody's guess
+        if x.wants_upgrade:
+            return True                          # refused: what the client may have sent ahead is no HTTP
+        return x.phase == PHASE_LOCAL and self.body_open and x.outcome == BODY_TOO_LARGE
+
+    cdef void send_response(self, Exchange x, int status, const char *bytes, Head *head, bint end) except *:
+        cdef int framing = FRAME_AS_IS
+        cdef char *out
+        cdef size_t length
+        cdef uint32_t status_line
+        self.chunked = self.until_close = False
+        if x.tunnel:
+            self.close_after = True
+            self.add_upgrade(x, bytes, head)
+        else:
+            self.close_after = self.closes(x)
+            if not end and head != NULL and head.body != BODY_LENGTH:
+                if x.head.minor_version == 0:
+                    self.until_close = self.close_after = True
+                else:
+                    self.chunked = True
+                    framing = FRAME_CHUNKED
+            if x.head.minor_version == 0 and not self.close_after and x.head.length:
+                lines_raw(&x.response_lines, b"connection: keep-alive\r\n", 24)
+        out = self.transport.compose((head.length if head != NULL else 0) + x.response_lines.length + COMPOSE_SLACK)
+        length = compose_response(
+            out, status, bytes, head, x.response_lines.at, x.response_lines.length, framing, self.close_after and not x.tunnel,
+        )
+        if self.config.logs is not None:
+            status_line = 0
+            while out[status_line] != b'\n':
+                status_line += 1
+            x.response_copy.length = 0
+            lines_raw(&x.response_copy, out + status_line + 1, length - status_line - 3)
+        self.transport.commit(length)
+
+    cdef void add_upgrade(self, Exchange x, const char *bytes, Head *head) except *:
+        cdef int i = head.known[HEADER_UPGRADE]
+        if head.status == 101:
+            lines_raw(&x.response_lines, b"connection: Upgrade\r\n", 21)
+            if i >= 0:
+                lines_add(&x.response_lines, b"upgrade", 7, bytes + head.fields[i].value_at, head.fields[i].value_length)
+
+    cdef void send_informational(self, Exchange x, int status, const char *bytes, Head *head) except *:
+        cdef char *out
+        if x.head.minor_version == 0:
+            return                               # RFC 9110 15.2: not to a HTTP/1.0 client
+        out = self.transport.compose((head.length if head != NULL else 0) + COMPOSE_SLACK)
+        self.transport.commit(compose_response(out, status, bytes, head, NULL, 0, FRAME_AS_IS, False))
+
+    cdef void send_data(self, Exchange x, const char *data, size_t length) except *:
+        cdef char *out
+        if self.chunked:
+            out = self.transport.compose(32)
+            self.transport.commit(chunk_line(out, length))
+            self.transport.write(data, length)
+            self.transport.write(b"\r\n", 2)
+        else:
+            self.transport.write(data, length)
+
+    cdef void send_end(self, Exchange x, const char *trailers, size_t length) except *:
+        cdef char *out
+        if self.sent_end:
+            return
+        self.sent_end = True
+        if x.tunnel:
+            self.transport.half_close()
+        elif self.chunked:
+            out = self.transport.compose(length + 16)
+            memcpy(out, b"0\r\n", 3)
+            memcpy(out + 3, trailers, length)
+            memcpy(out + 3 + length, b"\r\n", 2)
+            self.transport.commit(length + 5)
+
+    cdef bint is_above(self) noexcept:
+        return self.transport.is_above()
+
+    cdef void on_drained(self) except *:
+        if self.exchange is not None:
+            self.exchange.on_downstream_drained()
+
+    cdef void abort(self, Exchange x) except *:
+        """The client must see that its response is not whole: a close without the end of the framing."""
+        self.exchange = None
+        self.transport.close(CLOSE_LOCAL)
+
+    cdef void finish(self, Exchange x) except *:
+        """Give the exchange back and go on to the next request, or to the end."""
+        if self.exchange is x:
+            self.exchange = None
+        self.owner.exchanges.give(x)
+        if self.transport.fd < 0:
+            return
+        if self.close_after:
+            self.leave()
+            return
+        self.discarded = 0
+        self.rest()
+        if self.partial_length:
+            self.loop.make_ready(self.transport)
+        if self.transport.paused:
+            self.transport.resume()
+
+    cdef void describe(self, Facts *facts) noexcept:
+        cdef size_t length = self.remote_ip_length
+        memcpy(remote_text, self.remote_ip, length)
+        if self.remote_port >= 0:
+            remote_text[length] = b':'
+            length += 1 + put_decimal(remote_text + length + 1, self.remote_port)
+        facts.downstream_remote.at = facts.downstream_direct_remote.at = remote_text
+        facts.downstream_remote.length = facts.downstream_direct_remote.length = length
+        if self.local_address is not None:
+            facts.downstream_local.at = <const char *>self.local_address
+            facts.downstream_local.length = len(self.local_address)

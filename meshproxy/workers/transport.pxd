@@ -1,0 +1,54 @@
+"""A stream socket: borrowed bytes in, gathered bytes out, two watermarks. What the bytes mean is its Protocol's business."""
+
+from libc.stdint cimport int64_t, uint32_t
+from meshproxy.proxy.runtime cimport Protocol
+from meshproxy.workers.loop cimport Block, Gatherer, Loop, Source
+
+cdef class Transport(Gatherer):
+    cdef Loop loop
+    cdef Protocol protocol
+    cdef Block *queue                    # what the kernel did not take
+    cdef Block *queue_end
+    cdef size_t queued_bytes
+    cdef size_t high_watermark           # above it `is_above` tells the protocol to stop what feeds this transport
+    cdef int64_t *rx_total               # cells of the owner's block
+    cdef int64_t *tx_total
+    cdef int64_t *tx_buffered
+    cdef bint connecting
+    cdef bint paused                     # reading
+    cdef bint readable                   # an edge came that nobody has read to its end
+    cdef bint above                      # the high watermark was crossed
+    cdef bint watches_out
+    cdef bint read_ended                 # the peer's end was seen and told
+    cdef bint write_failed
+    cdef bint close_after_flush
+    cdef bint half_close_after_flush
+    cdef bint lingering                  # only waits for the peer's end; what comes is thrown away
+
+    cdef void open(self, int fd, bint connecting) except *
+    cdef void count_by(self, int64_t *rx_total, int64_t *tx_total, int64_t *tx_buffered) noexcept
+    cdef void read_now(self) except *
+    cdef void pause(self) noexcept
+    cdef void resume(self) except *
+    # Room for `need` composed bytes in this event's scratch. `commit` sends the first `used` of them; nothing else may come between the two.
+    cdef char *compose(self, size_t need) except NULL
+    cdef void commit(self, size_t used) except *
+    # Send borrowed bytes: copied only if the kernel does not take them by the end of this event.
+    cdef void write(self, const char *data, size_t length) except *
+    cdef bint is_above(self) noexcept
+    cdef void half_close(self) except *
+    cdef void close(self, int why) except *
+    cdef void close_flushed(self) except *
+    # Send what is queued, say the end, throw away what still comes, close at the peer's end or at `deadline_ms`.
+    cdef void linger(self, int64_t deadline_ms) except *
+    cdef void read_once(self, uint32_t events) except *
+    cdef void add_slice(self, char *at, size_t length) noexcept
+    cdef void fail_write(self) except *
+    cdef void watch_out(self) noexcept
+    cdef void enqueue(self, const char *data, size_t length) except *
+    cdef void count_queued(self, int64_t change) noexcept
+    cdef void send_queue(self) except *
+    cdef void take_from_queue(self, size_t sent) noexcept
+    cdef void drop_queue(self) noexcept
+    cdef void finish_flush(self) except *
+    cdef void shut(self, int why, int error) except *

@@ -1,0 +1,532 @@
+"""HTTP/1 to endpoints. A connection that rests holds no buffer; the pool hands out the one used last, so that the others may go idle and close."""
+
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
+from meshproxy.balance.cluster cimport SHARE_CONNECTIONS, SHARE_PENDING, SHARE_REQUESTS
+from meshproxy.codecs.http1 cimport *
+from meshproxy.codecs.http1_compose cimport COMPOSE_SLACK, FRAME_AS_IS, FRAME_CHUNKED, chunk_line, compose_request
+from meshproxy.proxy.lines cimport lines_add, lines_raw
+from meshproxy.proxy.outcome cimport *
+from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
+from meshproxy.scoreboard.cells cimport *
+from meshproxy.scoreboard.region cimport histogram_record
+from meshproxy.telemetry.facts cimport Facts
+from meshproxy.workers.net cimport *
+
+import os
+
+from meshproxy.model import PipeAddress
+
+cdef enum:
+    MAX_FIELDS = 1024                    # of a response; Envoy's default is 100, its bound 4096
+    RESPONSE_HEAD_BYTES = 61440          # as downstream: Envoy's 60 KiB
+    TRAILER_BYTES = 61440
+    TUNNEL_LINGER_MS = 1000              # for the last bytes of a tunnel to be taken; Envoy's delayed close
+
+cdef enum:
+    AT_REST = 0
+    AT_HEAD
+    AT_BODY
+    AT_TUNNEL
+
+cdef HeaderField response_fields[MAX_FIELDS]
+cdef Head response_head
+cdef Limits response_limits
+response_head.fields = response_fields
+response_head.capacity = MAX_FIELDS
+response_limits.head_bytes = RESPONSE_HEAD_BYTES
+response_limits.headers = MAX_FIELDS
+response_limits.target_bytes = 0
+response_limits.allow_http_10 = True
+response_limits.allow_absolute_form = True
+
+
+cdef class ClusterPools(Pools):
+    def __init__(self, Loop loop):
+        self.loop = loop
+        self.clusters = {}
+
+    cdef Cluster find(self, str name):
+        return <Cluster>self.clusters.get(name)
+
+    cdef void acquire(self, Exchange exchange) except *:
+        cdef Cluster cluster = exchange.cluster
+        cdef int attempts = exchange.route.host_selection_attempts if exchange.tried is not None else 0
+        cdef Host host = cluster.pick(self.loop.random(), exchange.tried, attempts)
+        if host is None or cluster.gone:
+            cluster.cells[CLUSTER_UPSTREAM_CX_NONE_HEALTHY] += 1
+            exchange.on_upstream_failed(NO_HEALTHY_UPSTREAM, None)
+            return
+        exchange.host = host
+        if cluster.held(exchange.priority, SHARE_REQUESTS, self.loop.turn) >= cluster.limits[exchange.priority][SHARE_REQUESTS]:
+            cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW] += 1
+            exchange.on_upstream_failed(UPSTREAM_OVERFLOW, None)
+            return
+        (<HostPool>host.pool).request(exchange)
+
+    cdef void cancel(self, Exchange exchange) except *:
+        (<HostPool>exchange.pending).stop_waiting(exchange)
+
+
+cdef class HostPool:
+    def __init__(self, Loop loop, Cluster cluster, Host host):
+        self.loop = loop
+        self.cluster = cluster
+        self.host = host
+        self.idle = []
+        self.waiting = []
+        address = host.model
+        text = (address.path if isinstance(address, PipeAddress) else address.host).encode()
+        if make_address(&self.address, <const char *>text, len(text), -1 if isinstance(address, PipeAddress) else address.port):
+            raise ValueError(f"cluster {cluster.name!r}: {address} is no address to connect to: an IP literal or a UNIX path is wanted")
+
+    def drain(self):
+        """The host left its cluster: connections close, those with a request after it."""
+        self.closing = True
+        for connection in list(self.idle):
+            (<UpstreamHttp1>connection).transport.close(CLOSE_LOCAL)
+
+    def move(self, Cluster cluster):
+        """The cluster's settings were replaced; the host stays."""
+        self.cluster = cluster
+
+    cdef void request(self, Exchange exchange) except *:
+        cdef UpstreamHttp1 connection
+        if self.idle and not exchange.stale_retry_used:
+            connection = <UpstreamHttp1>self.idle.pop()
+            connection.attach(exchange)
+            return
+        if not self.cluster.take_share(exchange.priority, SHARE_PENDING, self.loop.turn):
+            self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW] += 1
+            exchange.on_upstream_failed(UPSTREAM_OVERFLOW, None)
+            return
+        self.wait(exchange)
+        if self.connecting < <int64_t>len(self.waiting):
+            if self.cluster.take_share(exchange.priority, SHARE_CONNECTIONS, self.loop.turn):
+                self.connect()
+            else:
+                self.cluster.cells[CLUSTER_UPSTREAM_CX_OVERFLOW] += 1
+                if self.connections == 0:        # Envoy too lets every host have one, or nothing would ever move
+                    self.cluster.add_share(exchange.priority, SHARE_CONNECTIONS)
+                    self.connect()
+
+    cdef void wait(self, Exchange exchange) except *:
+        self.waiting.append(exchange)
+        exchange.pending = self
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_TOTAL] += 1
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE] += 1
+
+    cdef void stop_waiting(self, Exchange exchange) except *:
+        self.waiting.remove(exchange)
+        exchange.pending = None
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE] -= 1
+        self.cluster.give_share(exchange.priority, SHARE_PENDING)
+
+    cdef Exchange next_waiting(self):
+        cdef Exchange exchange
+        if not self.waiting:
+            return None
+        exchange = <Exchange>self.waiting[0]
+        self.stop_waiting(exchange)
+        return exchange
+
+    cdef void connect(self) except *:
+        """Start one connection. Its breaker share is taken by the caller, and given back when it is gone."""
+        cdef UpstreamHttp1 connection = UpstreamHttp1(self)
+        connection.priority = (<Exchange>self.waiting[-1]).priority
+        self.connections += 1
+        self.connecting += 1
+        connection.open()
+
+    cdef void on_connected(self, UpstreamHttp1 connection) except *:
+        self.connecting -= 1
+        self.release(connection)
+
+    cdef void release(self, UpstreamHttp1 connection) except *:
+        """A connection is free: for who waits, else to rest, unless its time has come."""
+        cdef Exchange exchange
+        cdef Cluster cluster = self.cluster
+        if self.closing or cluster.gone:
+            connection.transport.close(CLOSE_LOCAL)
+        elif cluster.max_requests_per_connection and connection.served >= cluster.max_requests_per_connection:
+            cluster.cells[CLUSTER_UPSTREAM_CX_MAX_REQUESTS] += 1
+            connection.transport.close(CLOSE_LOCAL)
+        elif connection.expires_ms and self.loop.now_ms >= connection.expires_ms:
+            cluster.cells[CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED] += 1
+            connection.transport.close(CLOSE_LOCAL)
+        else:
+            exchange = self.next_waiting()
+            if exchange is not None:
+                connection.attach(exchange)
+            else:
+                self.idle.append(connection)
+                if cluster.idle_timeout_ms:
+                    self.loop.set_timer(connection.transport, self.loop.now_ms + cluster.idle_timeout_ms)
+
+    cdef void on_connect_failed(self, bint timed_out, int error) except *:
+        """One connect failed: it fails one request, and all of them when there is no other connection to wait for."""
+        cdef Exchange exchange
+        cdef bytes reason = None if timed_out else b"delayed connect error: " + os.strerror(error).encode()
+        self.connecting -= 1
+        self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_FAIL] += 1
+        self.host.cells[HOST_CX_CONNECT_FAIL] += 1
+        if timed_out:
+            self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_TIMEOUT] += 1
+        exchange = self.next_waiting()
+        while exchange is not None:
+            self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_FAILURE_EJECT] += 1
+            exchange.on_upstream_failed(CONNECT_TIMED_OUT if timed_out else CONNECT_FAILED, reason)
+            exchange = self.next_waiting() if self.connections == 0 else None
+
+    cdef void on_gone(self, UpstreamHttp1 connection) except *:
+        """A connection closed; if others still wait, somebody has to serve them."""
+        self.connections -= 1
+        self.cluster.give_share(connection.priority, SHARE_CONNECTIONS)
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    cdef void refill(self) except *:
+        if self.waiting and self.connecting < <int64_t>len(self.waiting) and not self.closing:
+            if self.connections == 0 or self.cluster.held(0, SHARE_CONNECTIONS, self.loop.turn) < self.cluster.limits[0][SHARE_CONNECTIONS]:
+                self.cluster.add_share((<Exchange>self.waiting[-1]).priority, SHARE_CONNECTIONS)
+                self.connect()
+
+
+cdef class UpstreamHttp1(UpstreamStream):
+    def __init__(self, HostPool pool):
+        self.pool = pool
+        self.loop = pool.loop
+        self.cluster = pool.cluster
+        self.host = pool.host
+        self.transport = Transport(pool.loop, self)
+        body_start(&self.decoder, BODY_NONE, 0, 0)
+
+    def __dealloc__(self):
+        free(self.partial)
+        body_release(&self.decoder)
+
+    # -- the connection
+
+    cdef void open(self) except *:
+        cdef Cluster cluster = self.cluster
+        cdef int fd = start_connect(&self.pool.address)
+        cluster.cells[CLUSTER_UPSTREAM_CX_TOTAL] += 1
+        cluster.cells[CLUSTER_UPSTREAM_CX_ACTIVE] += 1
+        cluster.cells[CLUSTER_UPSTREAM_CX_HTTP1_TOTAL] += 1
+        self.host.cells[HOST_CX_TOTAL] += 1
+        self.host.cells[HOST_CX_ACTIVE] += 1
+        self.opened_us = self.loop.now_us
+        if fd < 0:
+            if errno == EMFILE or errno == ENFILE:
+                self.loop.server[SERVER_FD_LIMIT_REACHED] += 1
+            self.on_closed(CLOSE_CONNECT_FAILED, errno)
+            return
+        if cluster.model.tcp_keepalive:
+            set_keepalive(fd)
+        self.transport.high_watermark = cluster.buffer_limit
+        self.transport.open(fd, True)
+        self.transport.count_by(
+            &cluster.cells[CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL], &cluster.cells[CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL],
+            &cluster.cells[CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED],
+        )
+        self.loop.set_timer(self.transport, self.loop.now_ms + cluster.connect_timeout_ms)
+
+    cdef void on_connected(self) except *:
+        self.loop.set_timer(self.transport, 0)
+        histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_MS], self.loop.now_us - self.opened_us)
+        if self.cluster.max_duration_ms:
+            self.expires_ms = self.loop.now_ms + self.cluster.max_duration_ms
+        self.pool.on_connected(self)
+
+    cdef void on_protocol_timer(self, int64_t now_ms) except *:
+        if self.transport.connecting:
+            self.transport.shut(CLOSE_CONNECT_FAILED, 0)
+        elif self.exchange is None:
+            self.cluster.cells[CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT] += 1
+            self.transport.close(CLOSE_LOCAL)
+
+    cdef void on_closed(self, int why, int error) except *:
+        cdef Exchange exchange = self.exchange
+        cdef Cluster cluster = self.cluster
+        cdef HostPool pool = self.pool
+        cluster.cells[CLUSTER_UPSTREAM_CX_ACTIVE] -= 1
+        self.host.cells[HOST_CX_ACTIVE] -= 1
+        cluster.cells[CLUSTER_UPSTREAM_CX_DESTROY] += 1
+        cluster.cells[CLUSTER_UPSTREAM_CX_DESTROY_REMOTE if why == CLOSE_REMOTE else CLUSTER_UPSTREAM_CX_DESTROY_LOCAL] += 1
+        if exchange is not None:
+            cluster.cells[CLUSTER_UPSTREAM_CX_DESTROY_WITH_ACTIVE_RQ] += 1
+            cluster.cells[
+                CLUSTER_UPSTREAM_CX_DESTROY_REMOTE_WITH_ACTIVE_RQ if why == CLOSE_REMOTE else CLUSTER_UPSTREAM_CX_DESTROY_LOCAL_WITH_ACTIVE_RQ
+            ] += 1
+        histogram_record(&cluster.cells[CLUSTER_UPSTREAM_CX_LENGTH_MS], self.loop.now_us - self.opened_us)
+        pool.on_gone(self)
+        if why == CLOSE_CONNECT_FAILED:
+            pool.on_connect_failed(error == 0, error)
+        elif exchange is not None:
+            self.lose(exchange, UPSTREAM_RESET)
+        pool.refill()
+
+    cdef void lose(self, Exchange exchange, int outcome) except *:
+        """The connection went away under an exchange."""
+        cdef bint stale = not self.spoke and self.served > 1 and outcome == UPSTREAM_RESET
+        self.detach()
+        if stale and exchange.retry_stale():
+            return
+        exchange.on_upstream_reset(outcome, None)
+
+    # -- an exchange
+
+    cdef void attach(self, Exchange exchange) except *:
+        cdef int64_t *cells = self.cluster.cells
+        self.cluster.add_share(exchange.priority, SHARE_REQUESTS)
+        cells[CLUSTER_UPSTREAM_RQ_TOTAL] += 1
+        cells[CLUSTER_UPSTREAM_RQ_ACTIVE] += 1
+        self.host.cells[HOST_RQ_TOTAL] += 1
+        self.host.cells[HOST_RQ_ACTIVE] += 1
+        self.host.active += 1
+        self.loop.set_timer(self.transport, 0)
+        self.exchange = exchange
+        self.served += 1
+        self.phase = AT_HEAD
+        self.spoke = self.request_ended = False
+        self.keep = True
+        exchange.on_upstream_ready(self)
+
+    cdef void detach(self) except *:
+        cdef Exchange exchange = self.exchange
+        self.cluster.give_share(exchange.priority, SHARE_REQUESTS)
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_ACTIVE] -= 1
+        self.host.cells[HOST_RQ_ACTIVE] -= 1
+        self.host.active -= 1
+        self.exchange = None
+        self.phase = AT_REST
+
+    cdef void send_request(self, Exchange x) except *:
+        cdef size_t need = x.head.length + x.path_length + x.request_lines.length + COMPOSE_SLACK
+        cdef char *out = self.transport.compose(need)
+        cdef int framing = FRAME_AS_IS
+        self.chunked = x.head.body == BODY_CHUNKED
+        if self.chunked:
+            framing = FRAME_CHUNKED
+        if x.wants_upgrade:
+            self.add_upgrade(x)
+            out = self.transport.compose(need + x.request_lines.length)
+        self.transport.commit(compose_request(
+            out, x.bytes + x.head.method_at, x.head.method_length, self.target(x), self.target_length(x),
+            x.bytes, &x.head, x.request_lines.at, x.request_lines.length, framing,
+        ))
+
+    cdef const char *target(self, Exchange x) noexcept:
+        return x.bytes + x.head.target_at if x.head.method == METHOD_CONNECT else x.path
+
+    cdef size_t target_length(self, Exchange x) noexcept:
+        return x.head.target_length if x.head.method == METHOD_CONNECT else x.path_length
+
+    cdef void add_upgrade(self, Exchange x) except *:
+        """Upgrade is hop by hop: said anew on this side."""
+        cdef int i = x.head.known[HEADER_UPGRADE]
+        if x.head.method != METHOD_CONNECT:
+            lines_raw(&x.request_lines, b"connection: Upgrade\r\n", 21)
+            lines_add(&x.request_lines, b"upgrade", 7, x.bytes + x.head.fields[i].value_at, x.head.fields[i].value_length)
+
+    cdef void send_data(self, const char *data, size_t length) except *:
+        cdef char *out
+        if not self.chunked or self.exchange.wants_upgrade:
+            self.transport.write(data, length)
+            return
+        out = self.transport.compose(32)
+        self.transport.commit(chunk_line(out, length))
+        self.transport.write(data, length)
+        self.transport.write(b"\r\n", 2)
+
+    cdef void send_end(self, const char *trailers, size_t length) except *:
+        cdef char *out
+        self.request_ended = True
+        if self.exchange.tunnel:
+            self.transport.half_close()
+            if self.exchange.response_complete:
+                self.finish_response(NULL, 0)
+        elif self.chunked and not self.exchange.wants_upgrade:
+            out = self.transport.compose(length + 16)
+            memcpy(out, b"0\r\n", 3)
+            memcpy(out + 3, trailers, length)
+            memcpy(out + 3 + length, b"\r\n", 2)
+            self.transport.commit(length + 5)
+
+    cdef void pause_response(self) except *:
+        self.transport.pause()
+
+    cdef void resume_response(self) except *:
+        self.transport.resume()
+
+    cdef bint is_above(self) noexcept:
+        return self.transport.is_above()
+
+    cdef void reset(self) except *:
+        self.detach()
+        self.transport.close(CLOSE_LOCAL)
+
+    cdef void on_drained(self) except *:
+        if self.exchange is not None:
+            self.exchange.on_upstream_drained()
+
+    cdef void describe(self, Facts *facts) noexcept:
+        pass
+
+    # -- the response
+
+    cdef void on_data(self, const char *data, size_t length) except *:
+        if self.exchange is None:                # an endpoint that speaks without being asked
+            self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
+            self.transport.close(CLOSE_LOCAL)
+            return
+        self.spoke = True
+        if self.phase == AT_HEAD:
+            self.read_head(data, length)
+        elif self.phase == AT_BODY:
+            self.read_body(data, length)
+        else:
+            self.exchange.on_response_data(data, length)
+
+    cdef void read_head(self, const char *data, size_t length) except *:
+        cdef size_t scanned = self.partial_length, used
+        if scanned:
+            self.hold(data, length)
+            data = self.partial
+            length = self.partial_length
+        used = self.parse_heads(data, length, scanned)
+        if self.phase == AT_HEAD and self.exchange is not None:
+            if data == self.partial:             # keep what is not used yet
+                memmove(self.partial, self.partial + used, length - used)
+                self.partial_length = length - used
+            else:
+                self.hold(data + used, length - used)
+            return
+        self.partial_length = 0
+        if self.exchange is None or self.transport.fd < 0:
+            return
+        if self.phase == AT_TUNNEL:
+            if length > used:
+                self.exchange.on_response_data(data + used, length - used)
+        else:
+            self.read_body(data + used, length - used)
+
+    cdef size_t parse_heads(self, const char *data, size_t length, size_t scanned) except? 0xffffffff:
+        """Read 1xx heads and the final one; how many bytes they took. The phase tells whether the final one was there."""
+        cdef Exchange exchange = self.exchange
+        cdef Head *head = &response_head
+        cdef size_t at = 0
+        cdef int verdict
+        while True:
+            verdict = parse_response(head, data + at, length - at, scanned, &response_limits, exchange.head.method)
+            if verdict == PARSE_MORE:
+                return at
+            if verdict != PARSE_OK:
+                self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
+                self.break_off(UPSTREAM_PROTOCOL_ERROR)
+                return at
+            scanned = 0
+            if head.status < 200 and not (head.status == 101 and exchange.wants_upgrade):
+                if head.status == 101:           # nobody asked for it
+                    self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
+                    self.break_off(UPSTREAM_PROTOCOL_ERROR)
+                    return at
+                exchange.on_informational(data + at, head)
+                at += head.length
+                if self.exchange is not exchange:
+                    return at
+                continue
+            break
+        self.keep = head.keep_alive and head.body != BODY_UNTIL_CLOSE
+        self.phase = AT_BODY
+        body_release(&self.decoder)
+        body_start(&self.decoder, head.body, head.content_length, TRAILER_BYTES)
+        verdict = head.length
+        exchange.on_response_head(data + at, head)
+        if self.exchange is exchange and exchange.tunnel:
+            self.phase = AT_TUNNEL
+            self.keep = False
+        return at + verdict
+
+    cdef void read_body(self, const char *data, size_t length) except *:
+        cdef Exchange exchange = self.exchange
+        cdef size_t used
+        cdef const char *out
+        cdef size_t out_length
+        cdef int step
+        while self.exchange is exchange:
+            step = body_step(&self.decoder, data, length, &used, &out, &out_length)
+            data += used
+            length -= used
+            if step == BODY_DATA:
+                exchange.on_response_data(out, out_length)
+                if length == 0 and self.decoder.remaining > 0:
+                    return
+            elif step == BODY_END:
+                if length:                       # more than one response to one request: nothing here can be trusted
+                    self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
+                    self.keep = False
+                self.finish_response(self.decoder.trailers, self.decoder.trailers_length)
+                return
+            elif step == BODY_MORE:
+                return
+            else:
+                self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
+                self.break_off(UPSTREAM_PROTOCOL_ERROR)
+                return
+
+    cdef void finish_response(self, const char *trailers, size_t length) except *:
+        """The exchange is served; the connection rests if both sides are at a message's end."""
+        cdef Exchange exchange = self.exchange
+        cdef bint tunnel = exchange.tunnel
+        cdef bint reusable = self.keep and self.request_ended and not self.transport.read_ended and self.transport.queue == NULL
+        if not self.keep:
+            self.cluster.cells[CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY] += 1
+        self.detach()
+        self.transport.paused = False
+        exchange.on_response_end(trailers, length)
+        body_release(&self.decoder)
+        if self.transport.fd < 0:
+            return
+        if reusable:
+            self.pool.release(self)
+        elif tunnel:
+            self.transport.linger(self.loop.now_ms + TUNNEL_LINGER_MS)
+        else:
+            self.transport.close(CLOSE_LOCAL)
+
+    cdef void on_end(self) except *:
+        """The endpoint closed. That ends a body of unknown length, half of a tunnel, or else breaks the exchange."""
+        cdef Exchange exchange = self.exchange
+        cdef size_t used, out_length
+        cdef const char *out
+        if exchange is None:
+            self.transport.close(CLOSE_REMOTE)
+        elif self.phase == AT_TUNNEL:
+            exchange.response_complete = True
+            exchange.downstream.send_end(exchange, NULL, 0)
+            if exchange.request_complete and self.exchange is exchange:
+                self.finish_response(NULL, 0)
+        elif self.phase == AT_BODY and self.decoder.state == BODY_UNTIL_CLOSE:
+            self.finish_response(NULL, 0)
+        else:
+            self.transport.close(CLOSE_REMOTE)
+
+    cdef void break_off(self, int outcome) except *:
+        cdef Exchange exchange = self.exchange
+        self.detach()
+        self.transport.close(CLOSE_LOCAL)
+        exchange.on_upstream_reset(outcome, None)
+
+    cdef void hold(self, const char *data, size_t length) except *:
+        """Keep the beginning of a head; the codec bounds it."""
+        cdef size_t need = self.partial_length + length
+        cdef char *grown
+        if need > self.partial_capacity:
+            grown = <char *>realloc(self.partial, need * 2)
+            if grown == NULL:
+                raise MemoryError(f"no room for {need} bytes of a head")
+            self.partial = grown
+            self.partial_capacity = need * 2
+        memcpy(self.partial + self.partial_length, data, length)
+        self.partial_length = need
