@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.peers.process import Peer, PeerFailedError
+from tests.peers.process import STOP_LIMIT_S, Peer, PeerFailedError
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_LIMIT_S = 30.0
@@ -44,6 +44,7 @@ class Node(Peer):
         self.workers = workers
         self.more_environment = environment or {}
         self.open_files = open_files
+        self.heir = 0
         self.configure(config)
 
     def configure(self, config: dict[str, Any] | str) -> None:
@@ -64,6 +65,23 @@ class Node(Peer):
         # The sanitizer's preload stays: this is the process that it is for.
         path = os.pathsep.join(filter(None, [str(ROOT), str(self.directory), os.environ.get("PYTHONPATH", "")]))
         return os.environ | {"PYTHONPATH": path, "MESHPROXY_CONTROL": str(self.control), **self.more_environment}
+
+    @property
+    def pid(self) -> int:
+        """The master's pid: that of the process that was started, or after an upgrade of the one that took over."""
+        return self.heir or super().pid
+
+    def follow_upgrade(self) -> int:
+        """After `meshproxy upgrade`: the pid of the new master, which is looked after from now on."""
+        self.heir = int(self.status()["pid"])
+        return self.heir
+
+    def stop(self) -> None:
+        """SIGTERM to whoever is master now; an heir is no child of ours, so its end is awaited by a pidfd."""
+        if self.heir:
+            _end_foreign(self.heir)
+            self.heir = 0
+        super().stop()
 
     def wait_ready(self) -> None:
         self.wait_output(r"\bready\b")
@@ -122,6 +140,24 @@ class Node(Peer):
 
     def ports(self) -> list[int]:
         return []
+
+
+def _end_foreign(pid: int) -> None:
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poller = select.poll()
+        poller.register(watch, select.POLLIN)
+        signal.pidfd_send_signal(watch, signal.SIGTERM)
+        if not poller.poll(STOP_LIMIT_S * 1000):
+            signal.pidfd_send_signal(watch, signal.SIGKILL)
+            poller.poll(STOP_LIMIT_S * 1000)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(watch)
 
 
 def wait_until(condition: Any, limit_s: float, pid: int | None = None) -> Any:
