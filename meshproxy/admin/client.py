@@ -1,9 +1,10 @@
-"""What commands ask of a running node, over its control socket. One connection an order; blocks; imports nothing of the node's own processes."""
+"""What commands ask of a running node, over its control socket. One connection an order; it blocks."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -14,6 +15,8 @@ from meshproxy.ipc.messages import Answer, Directory, NodeState, Order
 if TYPE_CHECKING:
     from meshproxy.model import Snapshot
     from meshproxy.scoreboard.region import Region
+
+T = TypeVar("T")
 
 QUICK_S = 10.0
 """For what the master answers out of its own memory: past it the master hangs."""
@@ -82,7 +85,7 @@ class ControlClient:
         """Whose block is where now, for who has the region already."""
         return self._decoded("scoreboard", self.order("scoreboard"), Directory)
 
-    def _decoded(self, verb: str, body: bytes, shape: type, decode=msgspec.json.decode):  # noqa: ANN001, ANN202
+    def _decoded(self, verb: str, body: bytes, shape: type[T], decode: Callable[..., T] = msgspec.json.decode) -> T:
         try:
             return decode(body, type=shape)
         except msgspec.MsgspecError as error:

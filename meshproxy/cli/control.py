@@ -31,10 +31,9 @@ def control_option(command: Callable) -> Callable:
 
 @contextmanager
 def node(control: str) -> Iterator[ControlClient]:
-    """A connection to the node; a ControlError ends the command with its text on stderr and its exit code."""
+    """The node; a ControlError ends the command with its text on stderr and its exit code."""
     try:
-        with ControlClient(control_path(control, os.environ, os.getuid())) as client:
-            yield client
+        yield ControlClient(control_path(control, os.environ, os.getuid()))
     except ControlError as error:
         fail(str(error), NO_NODE if error.usage else REFUSED)
 

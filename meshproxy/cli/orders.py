@@ -33,16 +33,18 @@ def upgrade(control: str) -> None:
 
 @click.command()
 @control_option
-@click.option("--limit", "limit_s", type=LIMIT, metavar="SECONDS", help="End what still runs after so long.  [default: the configuration's]")
+@click.option("--limit", "limit_s", type=LIMIT, metavar="SECONDS", help="End after so long in any case.  [default: the configuration's]")
 @click.option("--listener", "listeners", multiple=True, metavar="NAME", help="Only stop accepting on this listener; the node lives on.")
 def drain(control: str, limit_s: float | None, listeners: tuple[str, ...]) -> None:
     """Stop accepting, let requests end, then end the node.
 
     With --listener (may be given several times) the node only stops accepting there, until the next reload.
     """
-    verb = "drain_listeners" if listeners else "drain"
     with node(control) as client:
-        _say(client.order(verb, listeners=list(listeners), limit_s=limit_s or 0.0), "draining")
+        if listeners:
+            _say(client.order("drain_listeners", listeners=list(listeners), limit_s=limit_s or 0.0), "no longer accepting")
+        else:
+            _say(client.order_and_wait("drain", limit_s=limit_s or 0.0), "drained")
 
 
 @click.command()
@@ -55,7 +57,7 @@ def stop(control: str, now: bool, limit_s: float | None) -> None:
     Requests under way are let end first, up to the drain limit; with --now they are cut.
     """
     with node(control) as client:
-        _say(client.order("stop", graceful=not now, limit_s=limit_s or 0.0), "stopping")
+        _say(client.order_and_wait("stop", graceful=not now, limit_s=limit_s or 0.0), "stopped")
 
 
 def _say(body: bytes, otherwise: str) -> None:

@@ -1,0 +1,53 @@
+"""What a page may use: the node as the agent sees it, its metrics, and the master, which carries out orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshproxy.admin.traffic import Traffic
+from meshproxy.agent.view import NodeView
+from meshproxy.ipc.messages import Answer, Order
+
+
+@dataclass(frozen=True)
+class StatsQuery:
+    """What the query of `/stats` asks for."""
+
+    used_only: bool = False
+    pattern: str = ""
+    invert: bool = False
+    kind: str = ""
+    """`counter`, `gauge`, `histogram` or "" for all."""
+
+
+class Metrics(Protocol):
+    """The node's metrics as text; the agent's are over the scoreboard."""
+
+    def text(self, request: StatsQuery) -> str:
+        """Envoy's `/stats`."""
+
+    def json(self, request: StatsQuery) -> bytes:
+        """Envoy's `/stats?format=json`."""
+
+    def prometheus(self, request: StatsQuery) -> str:
+        """Prometheus text."""
+
+    def traffic(self) -> Traffic:
+        """Rates and latencies of the last second or two."""
+
+    def reset_counters(self) -> None:
+        """Count from 0 again in what is shown."""
+
+
+@dataclass(frozen=True)
+class AdminNode:
+    """The node, for pages."""
+
+    view: NodeView
+    metrics: Metrics
+    give_order: Callable[[Order], Answer]
+    """Has the master do it, and waits; at the end of patience the answer is not ok."""
+    set_log_level: Callable[[str], None]
+    """Of the agent itself; the master's goes by order."""

@@ -1,0 +1,109 @@
+"""What the agent knows of its node: its own copy of the resources, the directory of metrics, and the processes' state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshproxy.clock import monotonic_s
+from meshproxy.ipc.boot import AgentBoot
+from meshproxy.ipc.messages import Configure, Directory, NodeSettings, NodeState
+from meshproxy.model import Cluster, Endpoint, EndpointSet, Listener, Resource, ResourceKind, RouteTable
+from meshproxy.model.snapshot import unpack
+from meshproxy.scoreboard.region import Region
+
+
+class NodeView:
+    """The node as the agent sees it; changed only by `configure` and `told`.
+
+    Resources stay packed, because a large configuration is looked at by few pages and seldom.
+    """
+
+    def __init__(
+        self, region: Region, version: str, resources: list[Resource], settings: NodeSettings, directory: Directory, state: NodeState
+    ) -> None:
+        self.region = region
+        self.version = version
+        self.settings = settings
+        self.state = state
+        self.told_s = monotonic_s()
+        """When `state` came, on this process's clock."""
+        self._resources: dict[tuple[ResourceKind, str], Resource] = {(each.kind, each.name): each for each in resources}
+        self._rows: dict[tuple[str, str], int] = {(kind, name): cell for kind, name, cell in directory.rows}
+
+    @classmethod
+    def of(cls, boot: AgentBoot) -> NodeView:
+        """The view at the agent's birth."""
+        return cls(boot.region, boot.version, boot.resources, boot.settings, boot.directory, boot.state)
+
+    def configure(self, message: Configure) -> None:
+        """Take what changed."""
+        for key in message.removes:
+            self._resources.pop(key, None)
+        for resource in message.upserts:
+            self._resources[resource.kind, resource.name] = resource
+        for key in message.directory_removed:
+            self._rows.pop(key, None)
+        for kind, name, cell in message.directory_rows:
+            self._rows[kind, name] = cell
+        self.settings = message.settings or self.settings
+        self.version = message.version
+
+    def told(self, state: NodeState) -> None:
+        """Take the master's word about processes."""
+        self.state = state
+        self.told_s = monotonic_s()
+
+    @property
+    def uptime_s(self) -> float:
+        """Of the node, now."""
+        return self.state.uptime_s + monotonic_s() - self.told_s
+
+    @property
+    def serving(self) -> bool:
+        """Workers answer, and nobody asked this node to look unhealthy or to go."""
+        return self.state.live and not self.state.draining and not self.region.healthcheck_failed and not self.region.draining
+
+    @property
+    def server_state(self) -> str:
+        """Envoy's word for it: LIVE, DRAINING or PRE_INITIALIZING."""
+        if self.serving:
+            return "LIVE"
+        draining = self.state.draining or self.region.draining or self.region.healthcheck_failed
+        return "DRAINING" if draining else "PRE_INITIALIZING"
+
+    @property
+    def directory(self) -> Directory:
+        """Whose block is where now."""
+        return Directory([(kind, name, cell) for (kind, name), cell in self._rows.items()])
+
+    def cell(self, kind: str, name: str) -> int | None:
+        """The first cell of a thing's block."""
+        return self._rows.get((kind, name))
+
+    def resources(self, kind: ResourceKind) -> list[Resource]:
+        """All resources of a kind, by name, packed."""
+        return sorted((each for each in self._resources.values() if each.kind is kind), key=lambda each: each.name)
+
+    def clusters(self) -> Iterator[Cluster]:
+        """All clusters, by name."""
+        return (unpack(each) for each in self.resources(ResourceKind.CLUSTER))
+
+    def listeners(self) -> Iterator[Listener]:
+        """All listeners, by name."""
+        return (unpack(each) for each in self.resources(ResourceKind.LISTENER))
+
+    def route_tables(self) -> Iterator[RouteTable]:
+        """All route tables, by name."""
+        return (unpack(each) for each in self.resources(ResourceKind.ROUTE_TABLE))
+
+    def endpoint_set(self, cluster: str) -> EndpointSet | None:
+        """What discovery found for a cluster last."""
+        resource = self._resources.get((ResourceKind.ENDPOINTS, cluster))
+        return unpack(resource) if resource is not None else None
+
+    def endpoints(self, cluster: Cluster) -> tuple[Endpoint, ...]:
+        """The endpoints that workers pick from: those found, or the configured ones of a static cluster."""
+        found = self.endpoint_set(cluster.name)
+        if found is not None:
+            return found.endpoints
+        return cluster.endpoints if cluster.discovery == "static" else ()

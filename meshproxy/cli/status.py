@@ -1,0 +1,74 @@
+"""`meshproxy status`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+import msgspec
+
+from meshproxy.cli.control import control_option, node
+from meshproxy.ipc.messages import NodeState, WorkerRow
+
+
+@click.command()
+@control_option
+@click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", help="A table for people, or JSON for scripts.")
+def status(control: str, shape: str) -> None:
+    """Show the running node's processes and listeners."""
+    with node(control) as client:
+        state = client.status()
+    if shape == "json":
+        click.echo(msgspec.json.format(msgspec.json.encode(as_tree(state)), indent=2).decode())
+    else:
+        click.echo(as_text(state))
+
+
+def as_tree(state: NodeState) -> dict:
+    """All fields, those at their default too: a script must not have to guess."""
+    tree = {name: getattr(state, name) for name in state.__struct_fields__}
+    return tree
+
+
+def as_text(state: NodeState) -> str:
+    """What a person wants to know, top down."""
+    serving = "draining" if state.draining else "serving" if state.live else "not serving: no worker is ready"
+    lines = [
+        f"meshproxy {state.version}, pid {state.pid}: {serving}, up {span(state.uptime_s)}",
+        f"configuration {state.config_version} from {state.config_file or 'another process'}",
+        *([f"admin {state.admin}"] if state.admin else []),
+        *([f"control {state.control}"] if state.control else []),
+        "",
+        *table(("PROCESS", "STATE", "PID", "UP", "RESTARTS", "LAST DEATH"), [_process(row) for row in _processes(state)]),
+        "",
+        *table(("LISTENER", "ADDRESSES"), [(row.name, "  ".join(row.addresses)) for row in state.listeners]),
+    ]
+    return "\n".join(lines)
+
+
+def _processes(state: NodeState) -> list[tuple[str, WorkerRow]]:
+    workers = [(f"worker {row.slot}", row) for row in sorted(state.workers, key=lambda row: row.slot)]
+    return workers + ([("agent", state.agent)] if state.agent is not None else [])
+
+
+def _process(named: tuple[str, WorkerRow]) -> tuple[str, ...]:
+    title, row = named
+    alive = row.state != "GONE"
+    return (title, row.state, str(row.pid) if alive else "-", span(row.uptime_s) if alive else "-", str(row.restarts), row.last_death)
+
+
+def span(seconds: float) -> str:
+    """A duration as people say it: its two largest units."""
+    left = int(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        amount, left = divmod(left, size)
+        if amount or (unit == "s" and not parts):
+            parts.append(f"{amount} {unit}")
+    return " ".join(parts[:2])
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as their widest entry, the last one open."""
+    widths = [max(len(row[at]) for row in (heads, *rows)) for at in range(len(heads))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
