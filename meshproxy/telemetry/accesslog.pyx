@@ -6,7 +6,7 @@ What a stranger sent cannot end a line or a field: see `escape.h` for the rule o
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
-from libc.time cimport gmtime_r, strftime, time_t, tm
+from libc.time cimport time_t
 from meshproxy.codecs.http1 cimport HEADER_ID_COUNT, HEADER_OTHER, HEADER_X_ENVOY_OTHER, Head, HeaderField, header_id
 from meshproxy.telemetry.facts cimport Facts, Text
 
@@ -38,6 +38,12 @@ cdef extern from "escape.h" nogil:
     void out_text(Out *out, const char *bytes, size_t length) noexcept
     void out_json(Out *out, const char *bytes, size_t length) noexcept
     size_t percent_decode(const char *bytes, size_t length, char *to, size_t room) noexcept
+
+cdef extern from "time.h" nogil:
+    ctypedef struct Broken "struct tm":
+        const char *tm_zone
+    Broken *gmtime_r(const time_t *seconds, Broken *broken) noexcept
+    size_t strftime(char *out, size_t room, const char *format, const Broken *broken) noexcept
 
 cdef extern from "strings.h" nogil:
     int strncasecmp(const char *one, const char *other, size_t length) noexcept
@@ -196,7 +202,7 @@ cdef class Format:
                 out_put(&line, op.literal, op.literal_length)
             elif op.code == OP_KEY:
                 mark = line.at
-                if line.at > out and line.at[-1] != b'{' and line.at[-1] != b'[':
+                if line.at > out and line.at[-1] != c'{' and line.at[-1] != c'[':
                     out_put(&line, b",", 1)
                 out_put(&line, op.literal, op.literal_length)
             elif op.code == OP_OPEN:

@@ -1,6 +1,6 @@
 # Where each operator's value comes from and how it is put down. Part of accesslog.pyx: it runs for each operator of each line.
 
-cdef void put_value(Out *line, const Op *op, const Value *value, bint omit_empty) noexcept:
+cdef void put_value(Out *line, const Op *op, const Value *value, bint omit_empty) noexcept nogil:
     cdef size_t length = value.length
     if op.limit >= 0 and <size_t>op.limit < length:
         length = op.limit
@@ -21,7 +21,7 @@ cdef void put_value(Out *line, const Op *op, const Value *value, bint omit_empty
         out_text(line, value.at, length)
 
 
-cdef void find_value(Format format, const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_value(Format format, const Op *op, const Facts *facts, Value *value) noexcept nogil:
     if op.code == OP_REQUEST_HEADER:
         find_request_header(facts, &op.name, value)
         if value.kind == ABSENT and op.other.at != NULL:
@@ -58,26 +58,26 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
         find_query(facts, value)
 
 
-cdef inline void set_bytes(Value *value, const char *at, size_t length) noexcept:
+cdef inline void set_bytes(Value *value, const char *at, size_t length) noexcept nogil:
     if at != NULL:
         value.kind = BYTES
         value.at = at
         value.length = length
 
 
-cdef inline void set_text(Value *value, const Text *text) noexcept:
+cdef inline void set_text(Value *value, const Text *text) noexcept nogil:
     """Names and reasons that are empty are absent."""
     if text.length:
         set_bytes(value, text.at, text.length)
 
 
-cdef inline void set_number(Value *value, int64_t number) noexcept:
+cdef inline void set_number(Value *value, int64_t number) noexcept nogil:
     value.kind = NUMBER
     value.number = number
     value.length = 0
 
 
-cdef bint find_line(const char *lines, uint32_t length, const HeaderName *name, Value *value) noexcept:
+cdef bint find_line(const char *lines, uint32_t length, const HeaderName *name, Value *value) noexcept nogil:
     """The first of "name: value\\r\\n" lines with this name."""
     cdef const char *at = lines
     cdef const char *end = lines + length
@@ -85,14 +85,14 @@ cdef bint find_line(const char *lines, uint32_t length, const HeaderName *name, 
     if lines == NULL:
         return False
     while at < end:
-        next = <const char *>memchr(at, b'\n', end - at)
+        next = <const char *>memchr(at, c'\n', end - at)
         if next == NULL:
             next = end
-        if <size_t>(next - at) > name.length and at[name.length] == b':' and strncasecmp(at, name.at, name.length) == 0:
+        if <size_t>(next - at) > name.length and at[name.length] == c':' and strncasecmp(at, name.at, name.length) == 0:
             at += name.length + 1
-            while next > at and (next[-1] == b'\r' or next[-1] == b' ' or next[-1] == b'\t'):
+            while next > at and (next[-1] == c'\r' or next[-1] == c' ' or next[-1] == c'\t'):
                 next -= 1
-            while at < next and (at[0] == b' ' or at[0] == b'\t'):
+            while at < next and (at[0] == c' ' or at[0] == c'\t'):
                 at += 1
             set_bytes(value, at, next - at)
             return True
@@ -100,7 +100,7 @@ cdef bint find_line(const char *lines, uint32_t length, const HeaderName *name, 
     return False
 
 
-cdef void find_request_header(const Facts *facts, const HeaderName *name, Value *value) noexcept:
+cdef void find_request_header(const Facts *facts, const HeaderName *name, Value *value) noexcept nogil:
     if name.pseudo != PSEUDO_NONE and find_pseudo(facts, name, value):
         return
     if find_line(facts.added_bytes, facts.added_length, name, value) or facts.request == NULL:
@@ -120,7 +120,7 @@ cdef void find_request_header(const Facts *facts, const HeaderName *name, Value 
             return
 
 
-cdef bint find_pseudo(const Facts *facts, const HeaderName *name, Value *value) noexcept:
+cdef bint find_pseudo(const Facts *facts, const HeaderName *name, Value *value) noexcept nogil:
     """True: there is nowhere else to look."""
     if name.pseudo == PSEUDO_METHOD:
         set_text(value, &facts.method)
@@ -141,12 +141,12 @@ cdef bint find_pseudo(const Facts *facts, const HeaderName *name, Value *value) 
     return True
 
 
-cdef bint rewritten(const Facts *facts) noexcept:
+cdef bint rewritten(const Facts *facts) noexcept nogil:
     cdef const Text *before = &facts.original_path
     return before.at != NULL and (before.length != facts.path.length or memcmp(before.at, facts.path.at, before.length) != 0)
 
 
-cdef void find_response_header(const Facts *facts, const Op *op, Value *value) noexcept:
+cdef void find_response_header(const Facts *facts, const Op *op, Value *value) noexcept nogil:
     if op.name.pseudo == PSEUDO_STATUS:
         if facts.status:
             set_number(value, facts.status)
@@ -155,7 +155,7 @@ cdef void find_response_header(const Facts *facts, const Op *op, Value *value) n
         find_line(facts.response_bytes, facts.response_length, &op.other, value)
 
 
-cdef int64_t number_of(int which, const Facts *facts) noexcept:
+cdef int64_t number_of(int which, const Facts *facts) noexcept nogil:
     if which == 0:
         return facts.status
     if which == 1:
@@ -171,7 +171,7 @@ cdef int64_t number_of(int which, const Facts *facts) noexcept:
     return facts.connection_id
 
 
-cdef const Text *text_of(int which, const Facts *facts) noexcept:
+cdef const Text *text_of(int which, const Facts *facts) noexcept nogil:
     if which == 0:
         return &facts.upstream_cluster
     if which == 1:
@@ -183,7 +183,7 @@ cdef const Text *text_of(int which, const Facts *facts) noexcept:
     return &facts.termination_details
 
 
-cdef int64_t point_us(int which, const Facts *facts) noexcept:
+cdef int64_t point_us(int which, const Facts *facts) noexcept nogil:
     """A time point by its place in SPAN_POINTS; -1 = did not happen."""
     if which == 0:
         return 0
@@ -200,13 +200,13 @@ cdef int64_t point_us(int which, const Facts *facts) noexcept:
     return facts.duration_us
 
 
-cdef void find_span(const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_span(const Op *op, const Facts *facts, Value *value) noexcept nogil:
     cdef int64_t start = point_us(op.a, facts), end = point_us(op.b, facts)
     if start >= 0 and end >= start:
         set_number(value, (end - start) * op.multiply // op.divide)
 
 
-cdef void find_address(const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_address(const Op *op, const Facts *facts, Value *value) noexcept nogil:
     cdef const Text *address
     cdef const char *colon
     cdef int64_t port = 0
@@ -224,35 +224,35 @@ cdef void find_address(const Op *op, const Facts *facts, Value *value) noexcept:
         set_text(value, address)
         return
     colon = address.at + address.length - 1
-    while colon > address.at and b'0' <= colon[0] <= b'9':
+    while colon > address.at and c'0' <= colon[0] <= c'9':
         colon -= 1
-    if colon[0] != b':' or colon == address.at + address.length - 1:
+    if colon[0] != c':' or colon == address.at + address.length - 1:
         if op.b == 1:                    # a UNIX socket's path has no port
             set_text(value, address)
         return
     if op.b == 1:
-        if address.at[0] == b'[' and colon[-1] == b']':
+        if address.at[0] == c'[' and colon[-1] == c']':
             set_bytes(value, address.at + 1, colon - address.at - 2)
         else:
             set_bytes(value, address.at, colon - address.at)
         return
     for at in range(colon + 1 - address.at, address.length):
-        port = port * 10 + (address.at[at] - b'0')
+        port = port * 10 + (address.at[at] - c'0')
     set_number(value, port)
 
 
-cdef void find_details(Format format, const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_details(Format format, const Op *op, const Facts *facts, Value *value) noexcept nogil:
     cdef const Text *details = &facts.code_details
     cdef uint32_t at, length = min(details.length, <uint32_t>SCRATCH_BYTES)
     if op.a or length == 0:
         set_text(value, details)
         return
     for at in range(length):
-        format.scratch[at] = b'_' if details.at[at] in (b' ', b'\t', b'\n', b'\r') else details.at[at]
+        format.scratch[at] = c'_' if details.at[at] in (c' ', c'\t', c'\n', c'\r') else details.at[at]
     set_bytes(value, format.scratch, length)
 
 
-cdef void find_flags(Format format, const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_flags(Format format, const Op *op, const Facts *facts, Value *value) noexcept nogil:
     cdef size_t made = 0, length
     cdef const char *name
     cdef int bit
@@ -261,7 +261,7 @@ cdef void find_flags(Format format, const Op *op, const Facts *facts, Value *val
             name = _LONG_FLAGS[bit] if op.a else _SHORT_FLAGS[bit]
             length = strlen(name)
             if made:
-                format.scratch[made] = b','
+                format.scratch[made] = c','
                 made += 1
             memcpy(format.scratch + made, name, length)
             made += length
@@ -272,7 +272,7 @@ cdef void find_flags(Format format, const Op *op, const Facts *facts, Value *val
         set_bytes(value, b"-", 1)
 
 
-cdef void find_time(Format format, const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_time(Format format, const Op *op, const Facts *facts, Value *value) noexcept nogil:
     cdef int64_t unix_us = facts.start_unix_us + (max(facts.duration_us, 0) if op.a else 0)
     cdef int64_t unix_s = unix_us // 1000000, rest_ns = unix_us % 1000000 * 1000
     cdef Out made
@@ -292,25 +292,25 @@ cdef void find_time(Format format, const Op *op, const Facts *facts, Value *valu
     set_bytes(value, format.scratch, made.at - format.scratch)
 
 
-cdef void fill_time(TimePart *part, int64_t unix_s) noexcept:
+cdef void fill_time(TimePart *part, int64_t unix_s) noexcept nogil:
     cdef time_t seconds = unix_s
-    cdef tm broken
+    cdef Broken broken
     gmtime_r(&seconds, &broken)
     broken.tm_zone = b"UTC"
     part.cached_length = strftime(part.cached, sizeof(part.cached), part.format, &broken)
     part.cached_s = unix_s
 
 
-cdef void put_fraction(Out *made, int64_t rest_ns, int digits) noexcept:
+cdef void put_fraction(Out *made, int64_t rest_ns, int digits) noexcept nogil:
     cdef char all_digits[9]
     cdef int at
     for at in range(8, -1, -1):
-        all_digits[at] = b'0' + rest_ns % 10
+        all_digits[at] = c'0' + rest_ns % 10
         rest_ns //= 10
     out_put(made, all_digits, digits)
 
 
-cdef void find_path(const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_path(const Op *op, const Facts *facts, Value *value) noexcept nogil:
     """a: without the query; b: 0 the original or the path, 1 the original, 2 the path."""
     cdef const char *query
     cdef bint original = rewritten(facts)
@@ -318,22 +318,22 @@ cdef void find_path(const Op *op, const Facts *facts, Value *value) noexcept:
         return
     set_text(value, &facts.original_path if original and op.b != 2 else &facts.path)
     if op.a and value.kind == BYTES:
-        query = <const char *>memchr(value.at, b'?', value.length)
+        query = <const char *>memchr(value.at, c'?', value.length)
         if query != NULL:
             value.length = query - value.at
 
 
-cdef void find_query(const Facts *facts, Value *value) noexcept:
+cdef void find_query(const Facts *facts, Value *value) noexcept nogil:
     cdef const Text *path = &facts.path
     cdef const char *query
     if path.at == NULL:
         return
-    query = <const char *>memchr(path.at, b'?', path.length)
+    query = <const char *>memchr(path.at, c'?', path.length)
     if query != NULL:
         set_bytes(value, query + 1, path.at + path.length - query - 1)
 
 
-cdef void find_query_param(Format format, const Op *op, const Facts *facts, Value *value) noexcept:
+cdef void find_query_param(Format format, const Op *op, const Facts *facts, Value *value) noexcept nogil:
     cdef Value query
     cdef const char *at
     cdef const char *end
@@ -344,10 +344,10 @@ cdef void find_query_param(Format format, const Op *op, const Facts *facts, Valu
         return
     at, end = query.at, query.at + query.length
     while at < end:
-        next = <const char *>memchr(at, b'&', end - at)
+        next = <const char *>memchr(at, c'&', end - at)
         if next == NULL:
             next = end
-        if <size_t>(next - at) > op.literal_length and at[op.literal_length] == b'=' and memcmp(at, op.literal, op.literal_length) == 0:
+        if <size_t>(next - at) > op.literal_length and at[op.literal_length] == c'=' and memcmp(at, op.literal, op.literal_length) == 0:
             at += op.literal_length + 1
             set_bytes(value, format.scratch, percent_decode(at, next - at, format.scratch, SCRATCH_BYTES))
             return
