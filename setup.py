@@ -1,7 +1,7 @@
 """Builds the compiled modules: every `.pyx` below `meshproxy/`. Metadata is in setup.cfg.
 
 `MESHPROXY_BUILD=sanitize` builds with bound checks, AddressSanitizer and UndefinedBehaviorSanitizer; `MESHPROXY_MODULES` names the
-`.pyx` files to build when not all are wanted.
+`.pyx` files to build when not all are wanted (`none`: not any; an editable install that is followed by `scripts/build`).
 """
 
 import os
@@ -27,6 +27,8 @@ FLAGS = ["-fsanitize=address,undefined", "--param=asan-stack=0", "-g", "-O1"] if
 
 def sources() -> list[pathlib.Path]:
     wanted = os.environ.get("MESHPROXY_MODULES", "").split()
+    if wanted == ["none"]:
+        return []
     return [pathlib.Path(name) for name in wanted] or sorted(pathlib.Path("meshproxy").rglob("*.pyx"))
 
 
