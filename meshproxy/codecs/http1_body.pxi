@@ -85,7 +85,7 @@ cdef int take_chunk_lines(BodyDecoder *decoder, const char *data, size_t length,
     """The bytes between two chunks' data: the CR LF after the one and the size line of the other (RFC 9112 7.1)."""
     cdef size_t i = at[0]
     cdef int state = decoder.state
-    while i < length and STATE_SIZE <= state < STATE_DATA or (i < length and STATE_DATA < state < STATE_TRAILER):
+    while i < length and state != STATE_DATA and state < STATE_TRAILER:
         if state == STATE_DIGITS and h1_is(data[i], H1_HEX):
             state = add_digit(decoder, data[i])
         else:
