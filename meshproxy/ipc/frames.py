@@ -30,7 +30,7 @@ _decoder = msgspec.msgpack.Decoder(AnyMessage)
 def encode(message: Message, fd_count: int = 0) -> bytes:
     """One frame. Raises FrameError for what no reader would take: too long, or too many descriptors."""
     if fd_count > FDS_PER_MESSAGE:
-        raise FrameError(f"{type(message).__name__} with {fd_count} file descriptors: a message takes {FDS_PER_MESSAGE}; send the rest before it")
+        raise FrameError(f"{type(message).__name__} with {fd_count} file descriptors: one takes {FDS_PER_MESSAGE}; send the rest before it")
     body = _encoder.encode(message)
     if len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"{type(message).__name__} of {len(body)} bytes: a message takes {MAX_FRAME_BYTES}")
@@ -72,13 +72,17 @@ class FrameReader:
             return None
         length, fd_count = HEADER.unpack_from(self._buffer)
         if length > self._limit_bytes or fd_count > FDS_PER_MESSAGE:
-            raise FrameError(f"a frame of {length} bytes with {fd_count} file descriptors: at most {self._limit_bytes} and {FDS_PER_MESSAGE} are taken")
+            raise FrameError(
+                f"a frame of {length} bytes with {fd_count} file descriptors: at most {self._limit_bytes} and {FDS_PER_MESSAGE} are taken"
+            )
         end = HEADER.size + length
         if len(self._buffer) < end:
             return None
         # Descriptors come with a frame's first byte, so they are all here by its last.
         if len(self._fds) < fd_count:
-            raise FrameError(f"a frame promised {fd_count} file descriptors and {len(self._fds)} came (is the limit of open files reached?)")
+            raise FrameError(
+                f"a frame promised {fd_count} file descriptors and {len(self._fds)} came (is the limit of open files reached?)"
+            )
         message = self._decode(end)
         del self._buffer[:end]
         return message, [self._fds.popleft() for _ in range(fd_count)]

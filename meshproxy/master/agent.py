@@ -1,0 +1,136 @@
+"""Keeping the agent: started after the workers, restarted with a back-off of its own; workers serve on without it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshproxy.clock import monotonic_s
+from meshproxy.errors import FrameError
+from meshproxy.ipc.boot import AgentBoot
+from meshproxy.ipc.channel import Channel
+from meshproxy.ipc.frames import close_all
+from meshproxy.ipc.messages import Applied, Message, Order, PutEndpoints, Ready, Stop
+from meshproxy.master import deaths
+from meshproxy.master.node import Node
+from meshproxy.master.slots import Kill, State
+from meshproxy.master.spawn import fork
+
+
+@dataclass
+class AgentKeeper:
+    """`on_order` and `on_endpoints` are the master's."""
+
+    node: Node
+    on_order: Callable[[Order, Channel], None]
+    on_endpoints: Callable[[PutEndpoints], None]
+    channel: Channel | None = None
+    _crash_fd: int = -1
+    _ours: str = ""
+
+    def start_due(self, now_s: float) -> None:
+        for _ in self.node.agents.due(now_s):
+            self._start(now_s)
+
+    def tell(self, message: Message) -> None:
+        """Nothing while there is none: a newborn one starts from what is then."""
+        if self.channel is None:
+            return
+        try:
+            self.channel.send(message)
+        except FrameError as error:
+            self._kill(f"does not read what the master says: {error}")
+
+    def tell_state(self) -> None:
+        self.tell(self.node.state())
+
+    def stop(self, why: str) -> None:
+        """It ends within a second, or is ended."""
+        if self.node.agent.pid:
+            self._ours = why
+            self.node.agents.drain(self.node.agent, monotonic_s(), 1.0)
+            self.tell(Stop())
+
+    def end_hung(self, now_s: float) -> None:
+        """Only one that does not start or stop in time: it has no heartbeat, because nothing on a request's way waits for it."""
+        for overdue in self.node.agents.overdue(now_s, lambda _: 0.0):
+            if overdue.kill is Kill.REPORT:
+                self.node.journal.error("agent is ended", pid=overdue.slot.pid, why=overdue.why)
+            self._ours = self._ours or overdue.why
+            overdue.slot.killed_s = overdue.slot.killed_s or now_s
+            os.kill(overdue.slot.pid, overdue.kill.value)
+
+    def bury(self, pid: int, returncode: int) -> bool:
+        slot = self.node.agent
+        if pid != slot.pid:
+            return False
+        if self.channel is not None:
+            self.node.loop.forget(self.channel)
+            self.channel.close()
+            self.channel = None
+        expected = returncode == 0 and slot.state is State.DRAINING
+        slot.last_death = "" if expected else deaths.explain(returncode, self._ours)
+        self.node.agents.died(slot, monotonic_s(), returncode)
+        report = deaths.read_report(self._crash_fd)
+        if not expected:
+            fields = {"report": report, "build": deaths.build()} if report else {}
+            self.node.journal.error("agent died", pid=pid, why=slot.last_death, **fields)
+        return True
+
+    def close(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+        close_all([self._crash_fd] if self._crash_fd >= 0 else [])
+
+    def _start(self, now_s: float) -> None:
+        node = self.node
+        if self._crash_fd < 0:
+            self._crash_fd = os.memfd_create("meshproxy-crash-agent")
+        ours, theirs = Channel.pair()
+        channel_fd = theirs.detach()
+        boot = AgentBoot(
+            channel_fd=channel_fd, region=node.region, version=node.configuration.version, resources=node.configuration.resources(),
+            settings=node.configuration.settings, directory=node.configuration.directory(), admin_fd=node.admin_fd, state=node.state(),
+            crash_fd=self._crash_fd,
+        )
+        keep = [channel_fd, node.region.fd] + ([node.admin_fd] if node.admin_fd >= 0 else [])
+        self._ours = ""
+        try:
+            pid = fork("meshproxy: agent", node.command.entries.agent, boot, keep, self._crash_fd)
+        finally:
+            os.close(channel_fd)
+        node.agents.started(node.agent, pid, now_s)
+        self.channel = ours
+        node.loop.watch(ours, self._hear)
+
+    def _hear(self) -> None:
+        channel = self.channel
+        if channel is None:
+            return
+        try:
+            messages = channel.receive()
+        except FrameError as error:
+            messages = []
+            self._kill(f"said what is no message: {error}")
+        for message, fds in messages:
+            close_all(fds)
+            self._on_message(message, channel)
+        if channel.closed:
+            self.node.loop.forget(channel)
+
+    def _on_message(self, message: Message, channel: Channel) -> None:
+        if isinstance(message, Ready) and self.node.agent.state is State.STARTING:
+            self.node.agents.ready(self.node.agent, monotonic_s())
+            self.tell_state()
+        elif isinstance(message, Order):
+            self.on_order(message, channel)
+        elif isinstance(message, PutEndpoints):
+            self.on_endpoints(message)
+        elif isinstance(message, Applied) and message.error:
+            self.node.journal.error("agent refuses a change", version=message.version, error=message.error)
+
+    def _kill(self, why: str) -> None:
+        self._ours = why
+        self.node.agent.killed_s = monotonic_s()
+        os.kill(self.node.agent.pid, 9)

@@ -1,0 +1,123 @@
+"""What may be ordered, by a command or through the admin API, and who does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from meshproxy.ipc.channel import Channel
+from meshproxy.ipc.messages import Answer, Order, ReopenLogs
+from meshproxy.master.agent import AgentKeeper
+from meshproxy.master.journal import LEVELS
+from meshproxy.master.node import Node
+from meshproxy.master.reload import Reloader
+from meshproxy.master.upgrade import Upgrader
+
+_json = msgspec.json.Encoder()
+_msgpack = msgspec.msgpack.Encoder()
+
+
+@dataclass
+class Orders:
+    """All answer at once, but reload and upgrade, which answer when they are over. `on_end` is the master's: (limit_s, graceful)."""
+
+    node: Node
+    reloader: Reloader
+    upgrader: Upgrader
+    keeper: AgentKeeper
+    on_end: Callable[[float, bool], None]
+
+    def take(self, order: Order, channel: Channel) -> None:
+        verbs: dict[str, Callable[[Order, Channel], None]] = {
+            "reload": self._reload,
+            "upgrade": self._upgrade,
+            "drain": self._end,
+            "stop": self._end,
+            "quit": self._end,
+            "drain_listeners": self._drain_listeners,
+            "status": self._status,
+            "loglevel": self._loglevel,
+            "reopen_logs": self._reopen_logs,
+            "scoreboard": self._scoreboard,
+            "dump": self._dump,
+        }
+        self.node.journal.debug("order", verb=order.verb)
+        verbs[order.verb](order, channel)
+
+    def reload(self) -> None:
+        """By a signal: nobody waits for the answer."""
+        if self.node.draining or self.upgrader.busy:
+            self.node.journal.warning("reload refused", error=self._why_not())
+        else:
+            self.reloader.ask(lambda errors, body: None)
+
+    def upgrade(self) -> None:
+        if self.node.draining or self.reloader.busy or self.upgrader.busy:
+            self.node.journal.warning("upgrade refused", error=self._why_not())
+        else:
+            self.upgrader.ask(lambda errors: None)
+
+    def reopen_logs(self) -> None:
+        self.keeper.tell(ReopenLogs())
+
+    def _reload(self, order: Order, channel: Channel) -> None:
+        if self.node.draining or self.upgrader.busy:
+            _refuse(order, channel, self._why_not())
+            return
+        self.reloader.ask(lambda errors, body: channel.send(Answer(id=order.id, ok=not errors, errors=errors, body=body)))
+
+    def _upgrade(self, order: Order, channel: Channel) -> None:
+        if self.node.draining or self.reloader.busy or self.upgrader.busy:
+            _refuse(order, channel, self._why_not())
+            return
+        self.upgrader.ask(lambda errors: channel.send(Answer(id=order.id, ok=not errors, errors=errors)))
+
+    def _why_not(self) -> str:
+        if self.node.draining:
+            return "the node is ending"
+        return "an upgrade is under way" if self.upgrader.busy else "a reload is under way: try again when it is over"
+
+    def _end(self, order: Order, channel: Channel) -> None:
+        channel.send(Answer(id=order.id))
+        graceful = order.verb == "drain" or (order.verb == "stop" and order.graceful)
+        self.on_end(order.limit_s, graceful)
+
+    def _drain_listeners(self, order: Order, channel: Channel) -> None:
+        if self.reloader.busy:
+            _refuse(order, channel, "a reload is under way: try again when it is over")
+        elif unknown := self.reloader.stop_listening(order.listeners):
+            names = ", ".join(each.name for each in self.node.configuration.listeners())
+            _refuse(order, channel, f"no such listener: {', '.join(unknown)}. There are: {names or 'none'}")
+        else:
+            self.keeper.tell_state()
+            channel.send(Answer(id=order.id))
+
+    def _status(self, order: Order, channel: Channel) -> None:
+        state = msgspec.to_builtins(self.node.state())
+        state.pop("type")
+        channel.send(Answer(id=order.id, body=_json.encode(state)))
+
+    def _loglevel(self, order: Order, channel: Channel) -> None:
+        if order.argument not in LEVELS:
+            _refuse(order, channel, f'log level "{order.argument}": use one of {", ".join(LEVELS)}')
+            return
+        self.node.journal.level = order.argument
+        self.reloader.set_log_level(order.argument)
+        channel.send(Answer(id=order.id))
+
+    def _reopen_logs(self, order: Order, channel: Channel) -> None:
+        self.reopen_logs()
+        channel.send(Answer(id=order.id))
+
+    def _scoreboard(self, order: Order, channel: Channel) -> None:
+        directory = _json.encode(self.node.configuration.directory())
+        channel.send(Answer(id=order.id, body=directory), [self.node.region.fd])
+
+    def _dump(self, order: Order, channel: Channel) -> None:
+        channel.send(Answer(id=order.id, body=_msgpack.encode(self.node.configuration.snapshot())))
+
+
+def _refuse(order: Order, channel: Channel, why: str) -> None:
+    channel.send(Answer(id=order.id, ok=False, errors=[f"{order.verb}: {why}"]))

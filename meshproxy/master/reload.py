@@ -1,0 +1,265 @@
+"""From an order to reload to every worker serving the new configuration, or to everything as it was and all the reasons why.
+
+    load in a child -> bind what is new -> give blocks -> tell all -> wait for every ready worker -> close what is old
+
+Whatever fails up to "tell all" has changed nothing. A worker that refuses brings all of them back; one that dies or hangs does not, because
+its heir starts with the new configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from meshproxy.clock import monotonic_s
+from meshproxy.errors import BindError, TableFullError
+from meshproxy.ipc.messages import Applied, Configure, PutEndpoints
+from meshproxy.master import admin_socket
+from meshproxy.master.agent import AgentKeeper
+from meshproxy.master.configuration import Change
+from meshproxy.master.crew import Crew, Worker
+from meshproxy.master.listeners import key_of
+from meshproxy.master.loader import LIMIT_S, Loaded, Loader, Refused
+from meshproxy.master.node import Node
+from meshproxy.master.rollout import Rollout
+from meshproxy.model import Listener, Process, Resource, ResourceKind
+from meshproxy.model.snapshot import unpack
+
+APPLY_LIMIT_S = 30.0
+"""A worker compiles 10,000 routes in slices within a second or two; one that takes longer hangs and is found by its heartbeat."""
+MAX_WAITING_ENDPOINTS = 10_000
+"""Clusters whose endpoints changed during a reload: the latest of each is kept."""
+FIXED = ("workers", "user", "group", "control", "pid_file")
+"""Settings of the process that a reload does not change."""
+
+Done = Callable[[list[str], bytes], None]
+"""Told how a reload ended: errors ([] = good) and a JSON body."""
+
+
+@dataclass
+class Underway:
+    """A change that was sent."""
+
+    change: Change
+    rollout: Rollout
+    resocketed: list[Listener]
+    """Listeners whose sockets are others than before."""
+    bound: list[str]
+    """What was bound for it."""
+    admin: admin_socket.AdminSocket | None
+    """A new one to take the place of the present."""
+
+
+@dataclass
+class Reloader:
+    """One reload at a time; those who ask meanwhile share the next."""
+
+    node: Node
+    crew: Crew
+    keeper: AgentKeeper
+    _asked: list[Done] = field(default_factory=list)
+    _waiting: list[Done] = field(default_factory=list)
+    _loader: Loader | None = None
+    _underway: Underway | None = None
+    _endpoints: dict[str, Resource] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        return self._loader is not None or self._underway is not None
+
+    def ask(self, done: Done) -> None:
+        if self.busy:
+            self._waiting.append(done)
+            return
+        self._asked.append(done)
+        self.node.notifier.reloading()
+        command = self.node.command
+        self._loader = Loader(command.entries.loader, command.config_path, command.env, monotonic_s() + LIMIT_S)
+        self.node.loop.watch(self._loader, self._read)
+
+    def tick(self, now_s: float) -> None:
+        if self._loader is not None and now_s >= self._loader.deadline_s:
+            self._loaded(self._loader.give_up())
+        if self._underway is not None and self._underway.rollout.is_over(now_s):
+            self._conclude(self._underway)
+
+    # ---- a whole configuration ----
+
+    def _read(self) -> None:
+        if self._loader is not None and (result := self._loader.read()) is not None:
+            self._loaded(result)
+
+    def _loaded(self, result: Loaded | Refused) -> None:
+        self.node.loop.forget(self._loader)
+        self._loader = None
+        if isinstance(result, Refused):
+            self._finish([str(problem) for problem in result.problems])
+            return
+        try:
+            self._send(result)
+        except (BindError, TableFullError) as error:
+            self._finish(str(error).splitlines())
+
+    def _send(self, loaded: Loaded) -> None:
+        node = self.node
+        wanted = [unpack(each) for each in loaded.resources if each.kind is ResourceKind.LISTENER]
+        admin = admin_socket.replacement(node, loaded.settings.admin)
+        try:
+            bound = node.bindings.bind(wanted)
+            try:
+                change = node.configuration.prepare_all(loaded.resources, loaded.settings, loaded.process)
+            except TableFullError:
+                node.bindings.close(bound)
+                raise
+        except (BindError, TableFullError):
+            if admin is not None:
+                admin.close()
+            raise
+        self._name_fixed(loaded.process)
+        resocketed = self._resocketed(change)
+        node.configuration.note_rows(change)
+        # The agent first: it must know an access log before a worker writes to it.
+        self.keeper.tell(change.for_agent())
+        self.crew.configure(change.for_workers(), resocketed)
+        ready = {worker.pid for worker in self.crew.ready()}
+        self._underway = Underway(change, Rollout(change.version, monotonic_s() + APPLY_LIMIT_S, ready), resocketed, bound, admin)
+        self.tick(monotonic_s())
+
+    def _resocketed(self, change: Change) -> list[Listener]:
+        return [each for each in change.listeners if _keys(each) != self._keys_now(each.name)]
+
+    def _keys_now(self, name: str) -> list[str]:
+        resource = self.node.configuration.get((ResourceKind.LISTENER, name))
+        return _keys(unpack(resource)) if resource is not None else []
+
+    def _name_fixed(self, process: Process) -> None:
+        for name in FIXED:
+            if (new := getattr(process, name)) != (old := getattr(self.node.configuration.process, name)):
+                self.node.journal.warning("a setting changes at the next start only", setting=name, now=old, then=new)
+
+    # ---- what the workers say ----
+
+    def on_born(self, worker: Worker) -> None:
+        """It was born from the table as it is; what is under way follows at once."""
+        if self._underway is not None:
+            self.crew.configure_one(worker, self._underway.change.for_workers(), self._underway.resocketed)
+            self._underway.rollout.waiting.add(worker.pid)
+
+    def on_applied(self, worker: Worker, applied: Applied) -> None:
+        order = self.node.configuration.versions.order
+        if self._underway is not None and order(applied.version) >= order(self._underway.change.version):
+            self._underway.rollout.applied(worker.pid, applied.error)
+            self.tick(monotonic_s())
+
+    def on_gone(self, pid: int) -> None:
+        if self._underway is not None:
+            self._underway.rollout.gone(pid)
+            self.tick(monotonic_s())
+
+    # ---- the end ----
+
+    def _conclude(self, underway: Underway) -> None:
+        self._underway = None
+        if underway.rollout.refusals:
+            self._go_back(underway)
+        else:
+            self._go_on(underway)
+
+    def _go_on(self, underway: Underway) -> None:
+        node, change = self.node, underway.change
+        self._commit(change)
+        node.configuration.number = change.version
+        node.adjust(change)
+        node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
+        self.crew.steer(force=True)
+        # What had refused the former configuration may like this one.
+        node.workers.forgive(monotonic_s())
+        if underway.admin is not None:
+            admin_socket.install(node, underway.admin)
+            self.keeper.stop("the admin address has changed")
+        body = {"version": change.version, "changed": len(change.upserts), "removed": len(change.removes)}
+        node.journal.info("reloaded", **body)
+        self._finish([], msgspec.json.encode(body))
+
+    def _commit(self, change: Change) -> None:
+        node = self.node
+        tokens = node.configuration.commit(change)
+        node.retirement.add(node.configuration.versions.order(change.version), tokens, self.crew.workers)
+        after = Change(change.version, [], [])
+        node.configuration.note_rows(after)
+        if after.rows or after.rows_removed:
+            self.keeper.tell(after.for_agent())
+
+    def _go_back(self, underway: Underway) -> None:
+        node = self.node
+        back, tokens = node.configuration.undo(underway.change)
+        self.crew.configure(back.for_workers(), [each for each in back.listeners if each.name in {new.name for new in underway.resocketed}])
+        self.keeper.tell(back.for_agent())
+        node.retirement.add(node.configuration.versions.order(back.version), tokens, self.crew.workers)
+        node.bindings.close(underway.bound)
+        if underway.admin is not None:
+            underway.admin.close()
+        self._finish([f"a worker refuses it: {text}" for text in dict.fromkeys(underway.rollout.refusals)])
+
+    def _finish(self, errors: list[str], body: bytes = b"") -> None:
+        node = self.node
+        for error in errors:
+            node.journal.error("reload refused", error=error)
+        node.notifier.ready(f"configuration {node.configuration.number}")
+        self.keeper.tell_state()
+        asked, self._asked = self._asked, []
+        for done in asked:
+            done(errors, body)
+        waiting, self._waiting = self._waiting, []
+        self._put_waiting_endpoints()
+        for done in waiting:
+            self.ask(done)
+
+    # ---- small changes from elsewhere ----
+
+    def put_endpoints(self, put: PutEndpoints) -> None:
+        """The agent found endpoints: to everybody at once. Those of a cluster that is gone are dropped."""
+        if put.resource.kind is not ResourceKind.ENDPOINTS:
+            self.node.journal.error("agent puts what it may not", kind=put.resource.kind.name, name=put.resource.name)
+        elif not self.busy:
+            self._change([put.resource])
+        elif len(self._endpoints) < MAX_WAITING_ENDPOINTS:
+            self._endpoints[put.resource.name] = put.resource
+
+    def stop_listening(self, names: list[str]) -> list[str]:
+        """Takes listeners (all, if none is named) away without a new configuration. Gives the names that are not there."""
+        there = {each.name for each in self.node.configuration.listeners()}
+        if unknown := sorted(set(names) - there):
+            return unknown
+        self._change([], [(ResourceKind.LISTENER, name) for name in names or there])
+        self.node.bindings.close(self.node.bindings.unwanted(self.node.configuration.listeners()))
+        return []
+
+    def set_log_level(self, level: str) -> None:
+        """Until the next reload, which sets what the configuration says."""
+        settings = msgspec.structs.replace(self.node.configuration.settings, log_level=level)
+        self.keeper.tell(Configure(version=self.node.configuration.version, settings=settings))
+
+    def _put_waiting_endpoints(self) -> None:
+        waiting, self._endpoints = self._endpoints, {}
+        if waiting and not self.busy:
+            self._change(list(waiting.values()))
+
+    def _change(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]] | None = None) -> None:
+        configuration = self.node.configuration
+        known = [each for each in upserts if configuration.get((ResourceKind.CLUSTER, each.name)) is not None]
+        try:
+            change = configuration.prepare(known, removes or [])
+        except TableFullError as error:
+            self.node.journal.error("a change is refused", error=error)
+            return
+        configuration.note_rows(change)
+        self.keeper.tell(change.for_agent())
+        self.crew.configure(Configure(version=change.version, upserts=change.upserts, removes=change.removes), [])
+        self._commit(change)
+
+
+def _keys(listener: Listener) -> list[str]:
+    return [key_of(listener, index) for index in range(len(listener.addresses))]

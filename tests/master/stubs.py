@@ -1,0 +1,216 @@
+"""Stand-ins for worker, agent and loader, so that the master is tested alone. Plain Python, no gevent.
+
+The worker answers one line for each line: `who` with its slot, pid and version; `hold` with `held`, and keeps the connection; `hang`, `abort`
+and `exit N` do what they say. A cluster whose name begins with `refuse`, `boot-error`, `config-error`, `crash` or `slow` makes it do that.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from meshproxy.errors import ConfigError, Problem
+from meshproxy.ipc.boot import AgentBoot, WorkerBoot
+from meshproxy.ipc.channel import Channel
+from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, NodeState, Order, PutEndpoints, Ready, ReopenLogs, Sockets, Stop
+from meshproxy.model import EndpointSet, ResourceKind, Snapshot
+from meshproxy.model.snapshot import pack
+
+READY = 2
+
+
+def load(path: str, env: Mapping[str, str]) -> Snapshot:
+    """A Snapshot as JSON."""
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Snapshot)
+    except OSError as error:
+        raise ConfigError([Problem(error.strerror or "", file=path)]) from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError([Problem(str(error), file=path, line=1), Problem("and a second thing", path="clusters[0]", file=path, line=2)]) from None
+
+
+def load_and_die(path: str, env: Mapping[str, str]) -> Snapshot:
+    os.abort()
+
+
+def run_worker(boot: WorkerBoot) -> int:
+    return StubWorker(boot).run()
+
+
+def import_nothing(boot: object) -> int:
+    raise ImportError("no compiled module")
+
+
+class StubWorker:
+    def __init__(self, boot: WorkerBoot) -> None:
+        self.boot = boot
+        self.version = boot.version
+        self.channel = Channel.from_fd(boot.channel_fd)
+        self.names = {(each.kind, each.name): each for each in boot.resources}
+        self.listening: dict[tuple[str, int], socket.socket] = {}
+        self.connections: dict[int, socket.socket] = {}
+        self.early: list = []
+        self.draining = False
+        self.take(zip(boot.sockets, boot.fds, strict=True))
+
+    def run(self) -> int:
+        for code, prefix in ((3, "boot-error"), (4, "config-error")):
+            if self.has(prefix):
+                return code
+        if self.has("crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.has("slow"):
+            time.sleep(3600)
+        self.boot.region.add_cell(self.boot.slot, 0, 1)
+        self.channel.send(Ready(version=self.version))
+        while True:
+            self.boot.region.set_heartbeat_ms(self.boot.slot, int(time.monotonic() * 1000))
+            if self.draining and not self.connections:
+                return 0
+            self.turn()
+
+    def has(self, prefix: str) -> bool:
+        return any(name.startswith(prefix) for _, name in self.names)
+
+    def turn(self) -> None:
+        poll = select.poll()
+        sources = {each.fileno(): each for each in [self.channel, *self.listening.values(), *self.connections.values()]}
+        for fd in sources:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(200):
+            source = sources[fd]
+            if source is self.channel:
+                self.hear()
+            elif source in self.listening.values():
+                self.accept(source)
+            elif fd in self.connections:
+                self.answer(source)
+
+    def accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            self.connections[connection.fileno()] = connection
+
+    def answer(self, connection: socket.socket) -> None:
+        try:
+            words = connection.recv(100).decode().split()
+        except OSError:
+            words = []
+        if not words:
+            del self.connections[connection.fileno()]
+            connection.close()
+            return
+        self.boot.region.set_last_exchange(self.boot.slot, " ".join(words).encode())
+        if words[0] == "hang":
+            time.sleep(3600)
+        elif words[0] == "abort":
+            os.abort()
+        elif words[0] == "exit":
+            os._exit(int(words[1]))
+        elif words[0] == "hold":
+            connection.sendall(b"held\n")
+            return
+        connection.sendall(f"{self.boot.slot} {os.getpid()} {self.version}\n".encode())
+        del self.connections[connection.fileno()]
+        connection.close()
+
+    def hear(self) -> None:
+        for message, fds in self.channel.receive():
+            if isinstance(message, Sockets):
+                self.early += zip(message.sockets, fds, strict=True)
+            elif isinstance(message, Configure):
+                self.configure(message, fds)
+            elif isinstance(message, AdoptConnections):
+                for fd in fds:
+                    self.connections[fd] = socket.socket(fileno=fd)
+            elif isinstance(message, Drain):
+                self.stop_listening(list(self.listening))
+                self.draining = True
+            elif isinstance(message, Stop):
+                os._exit(0)
+        if self.channel.closed:
+            os._exit(0)
+
+    def configure(self, message: Configure, fds: list[int]) -> None:
+        sockets = self.early + list(zip(message.sockets, fds, strict=True))
+        self.early = []
+        if any(each.name.startswith("refuse") for each in message.upserts):
+            for _, fd in sockets:
+                os.close(fd)
+            self.channel.send(Applied(version=message.version, error="this name is refused"))
+            return
+        self.names.update({(each.kind, each.name): each for each in message.upserts})
+        for key in message.removes:
+            self.names.pop(tuple(key), None)
+        self.stop_listening([key for key in self.listening if (ResourceKind.LISTENER, key[0]) in {tuple(each) for each in message.removes}])
+        self.take(sockets)
+        self.version = message.version
+        self.channel.send(Applied(version=message.version))
+        self.channel.send(LetGo(version=message.version))
+
+    def take(self, sockets) -> None:
+        sockets = list(sockets)
+        names = {each.listener for each, _ in sockets}
+        self.stop_listening([key for key in self.listening if key[0] in names])
+        for each, fd in sockets:
+            self.listening[each.listener, each.address_index] = socket.socket(fileno=fd)
+
+    def stop_listening(self, keys) -> None:
+        for key in keys:
+            self.accept(self.listening[key])
+            self.listening.pop(key).close()
+
+
+def run_agent(boot: AgentBoot) -> int:
+    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, any other word is an order to the master."""
+    channel = Channel.from_fd(boot.channel_fd)
+    admin = socket.socket(fileno=boot.admin_fd) if boot.admin_fd >= 0 else None
+    channel.send(Ready(version=boot.version))
+    rows = {(kind, name) for kind, name, _ in boot.directory.rows}
+    waiting: dict[int, socket.socket] = {}
+    while True:
+        readable, _, _ = select.select([channel, *([admin] if admin else [])], [], [])
+        if channel in readable:
+            for message, _ in channel.receive():
+                if isinstance(message, Stop):
+                    return 0
+                if isinstance(message, ReopenLogs):
+                    say("reopen")
+                elif isinstance(message, Configure):
+                    rows |= {(kind, name) for kind, name, _ in message.directory_rows}
+                    rows -= {tuple(key) for key in message.directory_removed}
+                    say(f"configure {message.version} rows={len(rows)}")
+                elif isinstance(message, NodeState):
+                    say(f"state live={message.live} workers={','.join(row.state for row in message.workers)}")
+                elif message.id in waiting:
+                    with waiting.pop(message.id) as client:
+                        client.sendall(msgspec.json.encode([message.ok, message.errors]) + b"\n")
+            if channel.closed:
+                return 0
+        if admin in readable:
+            client, _ = admin.accept()
+            words = client.recv(100).decode().split()
+            if words[0] == "put":
+                channel.send(PutEndpoints(resource=pack(ResourceKind.ENDPOINTS, words[1], EndpointSet(cluster=words[1]))))
+                client.close()
+            elif words[0] == "exit":
+                os._exit(int(words[1]))
+            else:
+                number = len(waiting) + 1
+                waiting[number] = client
+                channel.send(Order(id=number, verb=words[0], listeners=words[1:]))
+
+
+def say(text: str) -> None:
+    print(f"stub agent: {text}", file=sys.stderr, flush=True)
