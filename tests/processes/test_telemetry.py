@@ -78,7 +78,10 @@ OUTCOMES = [
         "/retried 500 URX via_upstream 0 0 origin",
     ),
     ("cut", post(b"x", "/ok"), cut, "/ok 503 UC upstream_reset_before_response_started{connection_termination} 1 95 origin"),
-    ("nonsense", post(b"x", "/ok"), answer(b"BOO\r\n\r\n"), "/ok 502 UPE upstream_reset_before_response_started{protocol_error} 1 87 origin"),
+    (
+        "nonsense", post(b"x", "/ok"), answer(b"BOO\r\n\r\n"),
+        "/ok 502 UPE upstream_reset_before_response_started{protocol_error} 1 87 origin",
+    ),
 ]  # fmt: skip
 
 
