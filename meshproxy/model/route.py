@@ -18,7 +18,8 @@ class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HeaderMatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One condition on a header. Of several fields of one name each is compared for itself, and one that matches is enough (Envoy since 1.39).
+    """One condition on a header. Of several fields of one name each is compared for itself, and one that matches is enough; the names that
+    Envoy keeps as one field (`accept`, `referer`, `x-forwarded-for`, ...) are joined by "," first (Envoy since 1.39).
 
     Exactly one of `string`, `range` ([start, end) of a decimal integer) and `present` is set.
     """

@@ -32,6 +32,7 @@ ctypedef struct HeaderCondition:
     uint8_t id                           # HEADER_* of the name; 0 = to be found by its name
     uint8_t kind                         # HEADER_TEXT, ...
     bint present, invert, missing_is_empty
+    bint joined                          # fields of this name are one list
     int64_t start, end                   # of a range, half open
     int32_t text                         # number of a TextMatch
 
@@ -56,6 +57,8 @@ cdef class Conditions:
     cdef int query_count, query_capacity
     cdef list texts                      # of TextMatch
     cdef list names                      # of bytes, for the pointers
+    cdef char *list_text                 # room for one joined list
+    cdef size_t list_capacity
 
     cdef int add_header(self, object model, PatternSource source, str place) except -1
     cdef int add_query(self, object model, PatternSource source, str place) except -1
@@ -64,6 +67,8 @@ cdef class Conditions:
     cdef bint queries_hold(self, const Offer *offer, int first, int count) except -1
     cdef bint header_holds(self, const Offer *offer, const HeaderCondition *condition) except -1
     cdef bint any_value(self, const Offer *offer, const HeaderCondition *condition, bint *found) except -1
+    cdef size_t list_length(self, const Offer *offer, const HeaderCondition *condition, int first) noexcept
+    cdef bint list_matches(self, const Offer *offer, const HeaderCondition *condition, int first, size_t list_length) except -1
     cdef bint any_added(self, const Offer *offer, const HeaderCondition *condition, bint *found) except -1
     cdef bint value_matches(self, const HeaderCondition *condition, const char *value, size_t length) except -1
     cdef bint query_holds(self, const Offer *offer, const QueryCondition *condition) except -1

@@ -1,14 +1,31 @@
-"""Matching as Envoy does it since 1.39: each value of a repeated field is compared for itself, and one that matches is enough."""
+"""Matching as Envoy does it since 1.39: each field of a repeated name is compared for itself, and one that matches is enough.
+
+Some names Envoy keeps as one field whatever came: there the values are compared as the list that RFC 9110 5.3 says they are.
+"""
 
 from libc.stdint cimport INT64_MIN
 from libc.stdlib cimport free, realloc
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, memcpy
 
 from meshproxy.codecs.http1 cimport HEADER_CONNECTION, HEADER_HOST, HEADER_OTHER, HEADER_UPGRADE, HEADER_X_ENVOY_OTHER, header_id
 from meshproxy.proxy.text_match cimport same_text
 
 # Where the value of a name is found. HTTP/2 has no Host, and an absolute target overrules it (RFC 9112 3.2.2): both names mean the authority.
 PSEUDO = {":method": NAME_METHOD, ":path": NAME_PATH, ":authority": NAME_AUTHORITY, "host": NAME_AUTHORITY, ":scheme": NAME_SCHEME}
+
+# Seen at Envoy 1.40: names whose fields are joined with "," as they come in.
+LISTS = frozenset("""
+    accept accept-encoding access-control-request-headers access-control-request-method access-control-request-private-network
+    authorization cache-control content-encoding content-type expect grpc-accept-encoding grpc-timeout if-match if-modified-since
+    if-none-match if-range if-unmodified-since origin pragma referer user-agent via x-client-trace-id x-forwarded-client-cert
+    x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-request-id
+    x-envoy-attempt-count x-envoy-decorator-operation x-envoy-downstream-service-cluster x-envoy-downstream-service-node
+    x-envoy-expected-rq-timeout-ms x-envoy-external-address x-envoy-force-trace x-envoy-hedge-on-per-try-timeout x-envoy-internal
+    x-envoy-ip-tags x-envoy-is-timeout-retry x-envoy-max-retries x-envoy-original-host x-envoy-original-path x-envoy-original-url
+    x-envoy-retriable-header-names x-envoy-retriable-status-codes x-envoy-retry-grpc-on x-envoy-retry-on
+    x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-per-try-timeout-ms x-envoy-upstream-rq-timeout-alt-response
+    x-envoy-upstream-rq-timeout-ms x-envoy-upstream-stream-duration-ms
+""".split())
 
 # INT64_MIN is this times ten, less eight.
 cdef int64_t LEAST_TENTH = -922337203685477580
@@ -57,6 +74,13 @@ cdef bint is_seen(const Head *head, const HeaderField *field) noexcept nogil:
     return not field.hop_by_hop or (head.upgrade and (field.id == HEADER_UPGRADE or field.id == HEADER_CONNECTION))
 
 
+cdef inline bint has_name(const RouteInput *request, const HeaderField *field, const HeaderCondition *condition) noexcept nogil:
+    return (
+        field.name_length == condition.name_length and same_text(request.bytes + field.name_at, condition.name, condition.name_length, True)
+        and is_seen(request.head, field)
+    )
+
+
 cdef class Conditions:
     def __cinit__(self) -> None:
         self.texts = []
@@ -65,6 +89,7 @@ cdef class Conditions:
     def __dealloc__(self) -> None:
         free(self.headers)
         free(self.queries)
+        free(self.list_text)
 
     cdef int add_text(self, object model, PatternSource source, str place) except -1:
         self.texts.append(source.text_match(model, place))
@@ -82,6 +107,7 @@ cdef class Conditions:
         condition.id = <uint8_t>header_id(<const char *>name, len(name))
         if condition.id == HEADER_X_ENVOY_OTHER:
             condition.id = HEADER_OTHER
+        condition.joined = model.name.lower() in LISTS
         condition.invert = model.invert
         condition.missing_is_empty = model.treat_missing_as_empty
         condition.kind = HEADER_PRESENT
@@ -131,7 +157,7 @@ cdef class Conditions:
         """Whether a value matches; `found` tells whether there is one at all."""
         cdef const RouteInput *request = offer.request
         cdef const Head *head = request.head
-        cdef const HeaderField *field
+        cdef size_t list_length
         cdef int i, first = 0
         if condition.where != NAME_FIELD:
             found[0] = True
@@ -146,15 +172,51 @@ cdef class Conditions:
             first = head.known[condition.id]
             if first < 0:
                 first = head.count
-        for i in range(first, head.count):
-            field = &head.fields[i]
-            if field.name_length != condition.name_length or not same_text(request.bytes + field.name_at, condition.name, condition.name_length, True):
-                continue
-            if is_seen(head, field):
+        if condition.joined:
+            list_length = self.list_length(offer, condition, first)
+            if list_length:
                 found[0] = True
-                if self.value_matches(condition, request.bytes + field.value_at, field.value_length):
+                return self.list_matches(offer, condition, first, list_length)
+        for i in range(first, head.count):
+            if has_name(request, &head.fields[i], condition):
+                found[0] = True
+                if self.value_matches(condition, request.bytes + head.fields[i].value_at, head.fields[i].value_length):
                     return True
         return self.any_added(offer, condition, found) if offer.added_length else False
+
+    cdef size_t list_length(self, const Offer *offer, const HeaderCondition *condition, int first) noexcept:
+        """Of the list with a comma after each value; 0 when the head has not several fields of that name.
+
+        What was added on the way took the place of what came: it is never part of a list.
+        """
+        cdef const HeaderField *field
+        cdef size_t length = 0
+        cdef int i, seen = 0
+        for i in range(first, offer.request.head.count):
+            field = &offer.request.head.fields[i]
+            if has_name(offer.request, field, condition):
+                seen += 1
+                length += field.value_length + 1
+        return length if seen > 1 else 0
+
+    cdef bint list_matches(self, const Offer *offer, const HeaderCondition *condition, int first, size_t list_length) except -1:
+        cdef const Head *head = offer.request.head
+        cdef const HeaderField *field
+        cdef char *room
+        cdef size_t length = 0
+        cdef int i
+        if self.list_capacity < list_length:
+            room = <char *>realloc(self.list_text, list_length)
+            if room == NULL:
+                raise MemoryError(f"no room for a list of {list_length} bytes")
+            self.list_text, self.list_capacity = room, list_length
+        for i in range(first, head.count):
+            field = &head.fields[i]
+            if has_name(offer.request, field, condition):
+                memcpy(self.list_text + length, offer.request.bytes + field.value_at, field.value_length)
+                self.list_text[length + field.value_length] = b','
+                length += field.value_length + 1
+        return self.value_matches(condition, self.list_text, list_length - 1)
 
     cdef bint any_added(self, const Offer *offer, const HeaderCondition *condition, bint *found) except -1:
         cdef const char *line = offer.added
