@@ -61,6 +61,21 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     return f' (did you mean "{near[0]}"?)' if near else ""
 
 
+def told(value: Any) -> str:
+    """A wrong value as a problem shows it: short, with its type where the text alone would mislead."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = str(value)
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return f'"{text}"' if isinstance(value, str) else text
+
+
 class Problems:
     """What is wrong with one configuration. `error` refuses it; `warning` lets it through and is shown."""
 

@@ -8,8 +8,8 @@ import msgspec
 
 from meshproxy.config import rules
 from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Place, Size, Text, Whole, Word
-from meshproxy.config.native.rows import WRONG, Row, Section, Values, told
-from meshproxy.config.problems import Path, Problems
+from meshproxy.config.native.rows import WRONG, Row, Section, Values
+from meshproxy.config.problems import Path, Problems, told
 from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress
 
 _NO_NAME = ""

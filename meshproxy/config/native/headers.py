@@ -7,8 +7,8 @@ from typing import Any
 
 from meshproxy.config import rules
 from meshproxy.config.native.kinds import Definitions, Flag, ListOf, Text, Whole, Word
-from meshproxy.config.native.rows import WRONG, Row, Section, Values, told
-from meshproxy.config.problems import Path, Problems
+from meshproxy.config.native.rows import WRONG, Row, Section, Values
+from meshproxy.config.problems import Path, Problems, told
 from meshproxy.model import HeaderMatch, HeaderMutations, HeaderValue, StringMatch
 from meshproxy.model.route import NO_MUTATIONS, QueryMatch
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from meshproxy.config import rules
-from meshproxy.config.native.rows import WRONG, Kind, told
-from meshproxy.config.problems import Path, Problems, did_you_mean
+from meshproxy.config.native.rows import WRONG, Kind
+from meshproxy.config.problems import Path, Problems, did_you_mean, told
 from meshproxy.model import Address, PipeAddress, SocketAddress
 
 Definitions = dict[str, Any]

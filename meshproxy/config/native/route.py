@@ -19,8 +19,8 @@ from meshproxy.config.native.headers import (
     take_mutations,
 )
 from meshproxy.config.native.kinds import Definitions, Duration, Flag, ListOf, Named, Size, Status, Text, Whole, Word
-from meshproxy.config.native.rows import WRONG, Row, Section, Values, told
-from meshproxy.config.problems import Path, Problems
+from meshproxy.config.native.rows import WRONG, Row, Section, Values
+from meshproxy.config.problems import Path, Problems, told
 from meshproxy.model import (
     DirectResponse,
     ForwardAction,

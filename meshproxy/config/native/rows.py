@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from meshproxy.config.problems import Path, Problems, did_you_mean
+from meshproxy.config.problems import Path, Problems, did_you_mean, told
 
 
 class _Mark:
@@ -183,18 +183,3 @@ def _row_schema(row: Row, definitions: dict[str, Any]) -> dict[str, Any]:
         if isinstance(written, (str, int, float, bool)) and written != "":
             schema["default"] = written
     return schema
-
-
-def told(value: Any) -> str:
-    """A wrong value as a problem shows it: short, with its type where the text alone would mislead."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = str(value)
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return f'"{text}"' if isinstance(value, str) else text

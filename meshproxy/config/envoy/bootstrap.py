@@ -1,0 +1,158 @@
+"""Envoy's Bootstrap to a Snapshot: the front door for files in Envoy's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from meshproxy.config.document import Document
+from meshproxy.config.envoy import access_log, address, cluster, headers, http_connection_manager, listener, route, stats
+from meshproxy.config.envoy.constraints import seconds
+from meshproxy.config.envoy.messages import MessageTypes
+from meshproxy.config.envoy.reader import Reader
+from meshproxy.config.envoy.translation import Table, Translation, takes
+from meshproxy.config.native.node import is_local
+from meshproxy.config.problems import Path, Problems
+from meshproxy.config.uniqueness import check_addresses, check_names
+from meshproxy.model import AccessLog, Admin, Listener, Node, RouteTable, Snapshot, Stats
+from meshproxy.model.telemetry import DEFAULT_FORMAT
+
+_BOOTSTRAP = "envoy.config.bootstrap.v3."
+_OWN_WATCHDOG = "is Envoy's; a worker that hangs is found by meshproxy's own heartbeat"
+
+TAKES: Table = {
+    _BOOTSTRAP + "Bootstrap": takes(
+        "node static_resources stats_sinks stats_config stats_flush_interval layered_runtime admin dynamic_resources cluster_manager",
+        watchdog=_OWN_WATCHDOG,
+        watchdogs=_OWN_WATCHDOG,
+        enable_dispatcher_stats="concerns Envoy's own threads",
+        memory_allocator_manager="concerns Envoy's own allocator",
+        perf_tracing_file_path="concerns Envoy's own profiler",
+    ),
+    _BOOTSTRAP + "Bootstrap.StaticResources": takes("listeners clusters"),
+    _BOOTSTRAP + "Bootstrap.DynamicResources": takes(),
+    _BOOTSTRAP + "ClusterManager": takes(),
+    _BOOTSTRAP + "Admin": takes(
+        "address access_log access_log_path",
+        profile_path="concerns Envoy's own profiler",
+        ignore_global_conn_limit="is what is done anyway",
+    ),
+    _BOOTSTRAP + "LayeredRuntime": takes("layers"),
+    _BOOTSTRAP + "RuntimeLayer": takes(
+        "name",
+        static_layer="!has no effect: there is no runtime.",
+        admin_layer="has nothing to change: there is no runtime",
+    ),
+    "envoy.config.core.v3.Node": takes(
+        "id cluster metadata locality",
+        user_agent_name="is told to control planes as it is, whatever is written",
+        user_agent_version="is told to control planes as it is, whatever is written",
+        user_agent_build_version="is told to control planes as it is, whatever is written",
+        client_features="is told to control planes as it is, whatever is written",
+        extensions="is told to control planes as it is, whatever is written",
+    ),
+    "envoy.config.core.v3.Locality": takes("region zone sub_zone"),
+}
+
+TABLE: Table = {
+    **TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES, **http_connection_manager.TAKES,
+    **listener.TAKES, **stats.TAKES,
+}
+"""Everything of Envoy's API that is taken."""
+
+
+def read(document: Document, env: Mapping[str, str], problems: Problems) -> Snapshot:
+    """A Snapshot, of no use when `problems` has errors."""
+    types = MessageTypes()
+    found = types.find(_BOOTSTRAP + "Bootstrap")
+    assert found is not None, "xds-protos has no Bootstrap"
+    message = found()
+    Reader(problems, types).read(message, document.data, document)
+    return bootstrap(message, document, Translation(problems, TABLE, types))
+
+
+def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
+    """A Bootstrap message."""
+    given = translation.fields(message, path)
+    for name in ("dynamic_resources", "cluster_manager", "stats_config"):
+        if name in given:
+            translation.fields(given[name], (path, name))
+    if "layered_runtime" in given:
+        _runtime(given["layered_runtime"], (path, "layered_runtime"), translation)
+    place = (path, "static_resources")
+    resources = translation.fields(given["static_resources"], place) if "static_resources" in given else {}
+    clusters = [(cluster.cluster(item, where, translation), where) for item, where in _numbered(resources, place, "clusters")]
+    entrances = [listener.listener(item, where, translation) for item, where in _numbered(resources, place, "listeners")]
+    listeners, tables = _tables([entrance for entrance in entrances if entrance is not None])
+    admin = _admin(given["admin"], (path, "admin"), translation) if "admin" in given else None
+    sinks = [stats.stats_sink(item, where, translation) for item, where in _numbered(given, path, "stats_sinks")]
+    problems = translation.problems
+    check_names("cluster", ((item.name, (where, "name")) for item, where in clusters), problems)
+    check_names("listener", ((item.name, where) for item, where in listeners), problems)
+    check_addresses(listeners, admin, (path, "admin"), problems)
+    problems.unresolved("cluster", {item.name: None for item, _ in clusters}, "Add it to static_resources.clusters or correct the name.")
+    made: dict[str, Any] = {"flush_interval_s": seconds(given["stats_flush_interval"])} if "stats_flush_interval" in given else {}
+    return Snapshot(
+        listeners=tuple(item for item, _ in listeners),
+        route_tables=tuple(tables),
+        clusters=tuple(item for item, _ in clusters),
+        admin=admin,
+        node=_node(given["node"], (path, "node"), translation) if "node" in given else Node(),
+        stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), **made),
+    )
+
+
+def _numbered(given: dict[str, Any], path: Path, field: str) -> list[tuple[Any, Path]]:
+    return [(item, ((path, field), index)) for index, item in enumerate(given.get(field, ()))]
+
+
+def _tables(entrances: list[listener.Entrance]) -> tuple[list[tuple[Listener, Path]], list[RouteTable]]:
+    """Route configurations of one name with different content are told apart by their listener's name."""
+    tables: dict[str, RouteTable] = {}
+    listeners = []
+    for entrance in entrances:
+        table, whole = entrance.table, entrance.listener
+        if tables.get(table.name, table) != table:
+            table = msgspec.structs.replace(table, name=_free_name(f"{whole.name}/{table.name}", tables))
+            chain = whole.chains[0]
+            manager = msgspec.structs.replace(chain.terminal, route_table=table.name)
+            whole = msgspec.structs.replace(whole, chains=(msgspec.structs.replace(chain, terminal=manager),))
+        tables[table.name] = table
+        listeners.append((whole, entrance.path))
+    return listeners, list(tables.values())
+
+
+def _free_name(wanted: str, taken: dict[str, RouteTable]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}#{number}"
+    return name
+
+
+def _admin(message: Any, path: Path, translation: Translation) -> Admin | None:
+    given = translation.fields(message, path)
+    logs = access_log.access_logs(given.get("access_log", ()), (path, "access_log"), translation)
+    if given.get("access_log_path"):
+        logs += (AccessLog(sink="file", path=given["access_log_path"], text=DEFAULT_FORMAT),)
+    where = address.address(given["address"], (path, "address"), translation) if "address" in given else None
+    if where is None:
+        return None
+    admin = Admin(address=where, allow_remote=not is_local(Admin(address=where)), access_logs=logs)
+    if admin.allow_remote:
+        translation.problems.warning((path, "address"), f"the admin API on {where} can be reached from other machines. Use 127.0.0.1.")
+    return admin
+
+
+def _node(message: Any, path: Path, translation: Translation) -> Node:
+    given = translation.fields(message, path)
+    locality = translation.fields(given["locality"], (path, "locality")) if "locality" in given else {}
+    metadata = access_log.plain_struct(given["metadata"]) if "metadata" in given else {}
+    return Node(id=given.get("id", ""), cluster=given.get("cluster", ""), metadata=metadata, **locality)
+
+
+def _runtime(message: Any, path: Path, translation: Translation) -> None:
+    for item, where in _numbered(translation.fields(message, path), path, "layers"):
+        translation.fields(item, where)

@@ -1,0 +1,281 @@
+"""Envoy's Cluster and ClusterLoadAssignment to a Cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshproxy.config import rules
+from meshproxy.config.envoy.address import address
+from meshproxy.config.envoy.constraints import seconds
+from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
+from meshproxy.config.problems import Path
+from meshproxy.model import Breakers, Cluster, Endpoint, PipeAddress, RetryBudget, SocketAddress
+
+_CLUSTER = "envoy.config.cluster.v3."
+_ENDPOINT = "envoy.config.endpoint.v3."
+_POLICIES = "envoy.extensions.load_balancing_policies."
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+_NO_CHECKS = "concerns health checks, which are refused where they would be turned on"
+_NO_LOCALITIES = "concerns locality aware balancing, which is refused where it would be turned on"
+
+TAKES: Table = {
+    _CLUSTER + "Cluster": takes(
+        "name alt_stat_name connect_timeout per_connection_buffer_limit_bytes lb_policy load_assignment "
+        "max_requests_per_connection circuit_breakers common_http_protocol_options http_protocol_options "
+        "typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family common_lb_config "
+        "least_request_lb_config round_robin_lb_config upstream_connection_options load_balancing_policy transport_socket",
+        only={"type": ("STATIC", "STRICT_DNS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL",)},
+        metadata="is read by nothing that is supported",
+        wait_for_warm_on_init="is how static and DNS clusters start anyway",
+        cleanup_interval="concerns original destination clusters",
+        close_connections_on_host_health_failure=_NO_CHECKS,
+        ignore_health_on_host_removal=_NO_CHECKS,
+    ),
+    _CLUSTER + "Cluster.CommonLbConfig": takes("healthy_panic_threshold", update_merge_window="concerns endpoints that a control plane sends"),
+    _CLUSTER + "Cluster.LeastRequestLbConfig": takes("choice_count"),
+    _CLUSTER + "Cluster.RoundRobinLbConfig": takes(),
+    _CLUSTER + "LoadBalancingPolicy": takes("policies"),
+    _CLUSTER + "LoadBalancingPolicy.Policy": takes("typed_extension_config"),
+    "envoy.config.core.v3.TypedExtensionConfig": takes("name typed_config"),
+    _POLICIES + "round_robin.v3.RoundRobin": takes(),
+    _POLICIES + "random.v3.Random": takes(),
+    _POLICIES + "least_request.v3.LeastRequest": takes(
+        "choice_count", only={"enable_full_scan": (False,), "selection_method": ("N_CHOICES",)}
+    ),
+    "envoy.type.v3.Percent": takes("value"),
+    _CLUSTER + "CircuitBreakers": takes("thresholds"),
+    _CLUSTER + "CircuitBreakers.Thresholds": takes(
+        "priority max_connections max_pending_requests max_requests max_retries retry_budget",
+        track_remaining="!is not taken: the gauges `remaining_*` are not kept.",
+    ),
+    _CLUSTER + "CircuitBreakers.Thresholds.RetryBudget": takes("budget_percent min_retry_concurrency"),
+    _CLUSTER + "UpstreamConnectionOptions": takes("tcp_keepalive"),
+    "envoy.config.core.v3.TcpKeepalive": takes(),
+    "envoy.config.core.v3.TransportSocket": takes("typed_config", name="is a label only"),
+    RAW_BUFFER: takes(),
+    HTTP_OPTIONS: takes("common_http_protocol_options explicit_http_config"),
+    HTTP_OPTIONS + ".ExplicitHttpConfig": takes("http_protocol_options"),
+    _ENDPOINT + "ClusterLoadAssignment": takes("cluster_name endpoints"),
+    _ENDPOINT + "LocalityLbEndpoints": takes(
+        "lb_endpoints", only={"priority": (0,)}, locality=_NO_LOCALITIES, load_balancing_weight=_NO_LOCALITIES, proximity=_NO_LOCALITIES,
+        metadata="is read by nothing that is supported",
+    ),
+    _ENDPOINT + "LbEndpoint": takes(
+        "endpoint load_balancing_weight", only={"health_status": ("UNKNOWN", "HEALTHY", "UNHEALTHY", "DRAINING", "TIMEOUT")},
+        metadata="is read by nothing that is supported",
+    ),
+    _ENDPOINT + "Endpoint": takes("address hostname", health_check_config=_NO_CHECKS),
+}
+UPSTREAM_OPTIONS = takes("idle_timeout max_connection_duration max_requests_per_connection")
+"""What of HttpProtocolOptions is supported for upstream connections; connection managers take more of the same message."""
+
+_BALANCE = {"ROUND_ROBIN": "round_robin", "LEAST_REQUEST": "least_request", "RANDOM": "random"}
+_BALANCE_TYPES = {
+    _POLICIES + "round_robin.v3.RoundRobin": "round_robin",
+    _POLICIES + "least_request.v3.LeastRequest": "least_request",
+    _POLICIES + "random.v3.Random": "random",
+}
+_LOOKUP = {"AUTO": "auto", "V4_ONLY": "v4_only", "V6_ONLY": "v6_only", "V4_PREFERRED": "v4_preferred", "ALL": "all"}
+_HEALTHY = (0, 1)
+"""HealthStatus UNKNOWN and HEALTHY."""
+
+
+def cluster(message: Any, path: Path, translation: Translation) -> Cluster:
+    """A Cluster of type STATIC or STRICT_DNS."""
+    given = translation.fields(message, path)
+    if "transport_socket" in given:
+        plain_transport(given["transport_socket"], (path, "transport_socket"), translation)
+    # A type that was refused most likely had names among its endpoints.
+    discovery = "static" if enum_name(message, "type") == "STATIC" else "strict_dns"
+    settings: dict[str, Any] = {}
+    if "load_assignment" in given:
+        settings["endpoints"] = endpoints(given["load_assignment"], (path, "load_assignment"), translation, discovery)
+    if "connect_timeout" in given:
+        settings["connect_timeout_s"] = seconds(given["connect_timeout"])
+    if "per_connection_buffer_limit_bytes" in given:
+        settings["buffer_limit_bytes"] = given["per_connection_buffer_limit_bytes"].value
+    if "circuit_breakers" in given:
+        settings.update(_breakers(given["circuit_breakers"], (path, "circuit_breakers"), translation))
+    settings.update(_balance(message, given, path, translation))
+    settings.update(_http(given, path, translation))
+    settings.update(_dns(message, given))
+    if "upstream_connection_options" in given:
+        settings["tcp_keepalive"] = _keepalive(given["upstream_connection_options"], (path, "upstream_connection_options"), translation)
+    return Cluster(name=given.get("name", ""), discovery=discovery, alt_stat_name=given.get("alt_stat_name", ""), **settings)
+
+
+def plain_transport(message: Any, path: Path, translation: Translation) -> None:
+    """A transport socket that only says "no TLS"."""
+    given = translation.fields(message, path)
+    if "typed_config" not in given:
+        if message.name != "envoy.transport_sockets.raw_buffer":
+            translation.refuse(path, f'transport socket "{message.name}"')
+        return
+    inner = translation.unpack(given["typed_config"], (path, "typed_config"), (RAW_BUFFER,), "transport socket")
+    if inner is not None:
+        translation.fields(inner, (path, "typed_config"))
+
+
+def endpoints(message: Any, path: Path, translation: Translation, discovery: str = "static") -> tuple[Endpoint, ...]:
+    """A ClusterLoadAssignment's endpoints, of all localities."""
+    given = translation.fields(message, path)
+    made = []
+    for index, locality in enumerate(given.get("endpoints", ())):
+        place = ((path, "endpoints"), index)
+        listed = (place, "lb_endpoints")
+        for number, item in enumerate(translation.fields(locality, place).get("lb_endpoints", ())):
+            if (endpoint := _endpoint(item, (listed, number), translation, discovery)) is not None:
+                made.append(endpoint)
+    return tuple(made)
+
+
+def _endpoint(message: Any, path: Path, translation: Translation, discovery: str) -> Endpoint | None:
+    given = translation.fields(message, path)
+    if "endpoint" not in given:
+        translation.error(path, '"endpoint" is missing. Add it.')
+        return None
+    inside = (path, "endpoint")
+    endpoint = translation.fields(given["endpoint"], inside)
+    if "address" not in endpoint:
+        translation.error(inside, '"address" is missing. Add it.')
+        return None
+    place = address(endpoint["address"], (inside, "address"), translation, names=True)
+    if place is None or not _fits(place, ((inside, "address"), "socket_address"), translation, discovery):
+        return None
+    weight = given["load_balancing_weight"].value if "load_balancing_weight" in given else 1
+    return Endpoint(address=place, weight=weight, hostname=endpoint.get("hostname", ""), healthy=message.health_status in _HEALTHY)
+
+
+def _fits(place: SocketAddress | PipeAddress, path: Path, translation: Translation, discovery: str) -> bool:
+    """Names need DNS, UNIX sockets have none, and port 0 cannot be connected to."""
+    if isinstance(place, PipeAddress):
+        if discovery == "strict_dns":
+            translation.error((path[0], "pipe"), "a STRICT_DNS cluster cannot have a UNIX socket. Use type STATIC.")
+        return discovery == "static"
+    if discovery == "static" and not rules.ip(place.host):
+        translation.error((path, "address"), f'"{place.host}" is a name and the cluster is STATIC. Set type: STRICT_DNS, or give the IP address.')
+        return False
+    return True
+
+
+def _breakers(message: Any, path: Path, translation: Translation) -> dict[str, Breakers]:
+    made: dict[str, Breakers] = {}
+    for index, item in enumerate(translation.fields(message, path).get("thresholds", ())):
+        place = ((path, "thresholds"), index)
+        given = translation.fields(item, place)
+        name = "high_breakers" if enum_name(item, "priority") == "HIGH" else "breakers"
+        if name in made:
+            # Envoy takes the first of a priority in silence.
+            translation.problems.warning((place, "priority"), "a threshold of this priority is there already; this one has no effect.")
+            continue
+        limits = {
+            ours: given[theirs].value
+            for theirs, ours in (("max_connections", "max_connections"), ("max_pending_requests", "max_pending"),
+                                 ("max_requests", "max_requests"), ("max_retries", "max_retries"))
+            if theirs in given
+        }
+        if "retry_budget" in given:
+            budget = translation.fields(given["retry_budget"], (place, "retry_budget"))
+            limits["retry_budget"] = RetryBudget(
+                percent=budget["budget_percent"].value if "budget_percent" in budget else 20.0,
+                min_concurrency=budget["min_retry_concurrency"].value if "min_retry_concurrency" in budget else 3,
+            )
+        made[name] = Breakers(**limits)
+    return made
+
+
+def _balance(message: Any, given: dict[str, Any], path: Path, translation: Translation) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    if "common_lb_config" in given:
+        shared = translation.fields(given["common_lb_config"], (path, "common_lb_config"))
+        if "healthy_panic_threshold" in shared:
+            settings["panic_threshold_percent"] = translation.fields(shared["healthy_panic_threshold"], path).get("value", 0.0)
+    if "load_balancing_policy" in given:
+        return settings | _policy(given["load_balancing_policy"], (path, "load_balancing_policy"), translation)
+    word = enum_name(message, "lb_policy")
+    if word not in _BALANCE:
+        translation.refuse((path, "lb_policy"), f"lb_policy {word}", f"Use one of {', '.join(_BALANCE)}.")
+    if "least_request_lb_config" in given:
+        settings.update(_choices(given["least_request_lb_config"], (path, "least_request_lb_config"), translation))
+    if "round_robin_lb_config" in given:
+        translation.fields(given["round_robin_lb_config"], (path, "round_robin_lb_config"))
+    return {"balance": _BALANCE.get(word, "round_robin"), **settings}
+
+
+def _policy(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
+    """The first policy of the list that is supported, as Envoy does it."""
+    listed = translation.fields(message, path).get("policies", ())
+    for index, item in enumerate(listed):
+        place = (((path, "policies"), index), "typed_extension_config")
+        packed = item.typed_extension_config.typed_config
+        kind = _BALANCE_TYPES.get(packed.type_url.rpartition("/")[2])
+        if kind is None and index + 1 < len(listed):
+            continue
+        inner = translation.unpack(packed, (place, "typed_config"), _BALANCE_TYPES, "load balancing policy")
+        if inner is None:
+            return {}
+        if kind == "least_request":
+            return {"balance": kind, **_choices(inner, (place, "typed_config"), translation)}
+        translation.fields(inner, (place, "typed_config"))
+        return {"balance": kind}
+    translation.error(path, '"policies" is empty. Add a policy, or use lb_policy.')
+    return {}
+
+
+def _choices(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
+    given = translation.fields(message, path)
+    return {"least_request_choices": given["choice_count"].value} if "choice_count" in given else {}
+
+
+def _http(given: dict[str, Any], path: Path, translation: Translation) -> dict[str, Any]:
+    """HTTP settings, from the extension or from the older fields of the cluster itself."""
+    settings: dict[str, Any] = {}
+    if "max_requests_per_connection" in given:
+        settings["max_requests_per_connection"] = given["max_requests_per_connection"].value
+    if "common_http_protocol_options" in given:
+        settings.update(_connection(given["common_http_protocol_options"], (path, "common_http_protocol_options"), translation))
+    if "http_protocol_options" in given:
+        translation.fields(given["http_protocol_options"], (path, "http_protocol_options"))
+    for key, packed in given.get("typed_extension_protocol_options", {}).items():
+        place = ((path, "typed_extension_protocol_options"), key)
+        options = translation.unpack(packed, place, (HTTP_OPTIONS,), "protocol options")
+        if options is None:
+            continue
+        inner = translation.fields(options, place)
+        if "explicit_http_config" in inner:
+            explicit = translation.fields(inner["explicit_http_config"], (place, "explicit_http_config"))
+            if "http_protocol_options" in explicit:
+                translation.fields(explicit["http_protocol_options"], ((place, "explicit_http_config"), "http_protocol_options"))
+        if "common_http_protocol_options" in inner:
+            settings.update(_connection(inner["common_http_protocol_options"], (place, "common_http_protocol_options"), translation))
+    return settings
+
+
+def _connection(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
+    given = translation.fields(message, path)
+    settings: dict[str, Any] = {}
+    for name in given.keys() - UPSTREAM_OPTIONS.fields:
+        translation.refuse((path, name), f'"{name}" of upstream connections')
+    for theirs, ours in (("idle_timeout", "idle_timeout_s"), ("max_connection_duration", "max_connection_duration_s")):
+        if theirs in given:
+            settings[ours] = seconds(given[theirs])
+    if "max_requests_per_connection" in given:
+        settings["max_requests_per_connection"] = given["max_requests_per_connection"].value
+    return settings
+
+
+def _dns(message: Any, given: dict[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {"dns_lookup_family": _LOOKUP[enum_name(message, "dns_lookup_family")]}
+    if "dns_refresh_rate" in given:
+        settings["dns_refresh_s"] = seconds(given["dns_refresh_rate"])
+    if "respect_dns_ttl" in given:
+        settings["respect_dns_ttl"] = given["respect_dns_ttl"]
+    return settings
+
+
+def _keepalive(message: Any, path: Path, translation: Translation) -> bool:
+    given = translation.fields(message, path)
+    if "tcp_keepalive" in given:
+        translation.fields(given["tcp_keepalive"], (path, "tcp_keepalive"))
+    return "tcp_keepalive" in given

@@ -1,0 +1,180 @@
+"""Envoy's HttpConnectionManager and its HTTP filters."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from meshproxy.config.envoy.access_log import access_logs
+from meshproxy.config.envoy.constraints import seconds
+from meshproxy.config.envoy.route import route_table
+from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
+from meshproxy.config.problems import Path
+from meshproxy.model import HttpConnectionManager, RouteTable
+
+HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_PACKAGE = HCM.rpartition(".")[0] + "."
+ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+_PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
+
+TAKES: Table = {
+    HCM: takes(
+        "stat_prefix codec_type route_config http_filters add_user_agent common_http_protocol_options http_protocol_options server_name "
+        "server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout "
+        "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
+        "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
+        "strip_matching_host_port strip_any_host_port",
+        only={
+            "forward_client_cert_details": ("SANITIZE",),
+            "path_with_escaped_slashes_action": ("IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"),
+            "stream_error_on_invalid_http_message": (False,),
+        },
+    ),
+    _PACKAGE + "HttpFilter": takes("typed_config is_optional", only={"disabled": (False,)}, name="is a label only"),
+    _PACKAGE + "HttpConnectionManager.UpgradeConfig": takes("upgrade_type enabled"),
+    ROUTER: takes(
+        "suppress_envoy_headers",
+        only={"dynamic_stats": (True,), "start_child_span": (False,)},
+        suppress_grpc_request_failure_code_stats="concerns metrics of gRPC, which are not kept yet",
+    ),
+    "envoy.config.core.v3.HttpProtocolOptions": takes(
+        "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action "
+        "max_requests_per_connection"
+    ),
+    "envoy.config.core.v3.Http1ProtocolOptions": takes(
+        "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format",
+        only={"allow_chunked_length": (False,), "override_stream_error_on_invalid_http_message": (False,)},
+        enable_trailers="is what is done anyway: trailers are handed on",
+        allow_custom_methods="is what is done anyway: every method is handed on",
+        use_balsa_parser="chooses among Envoy's own parsers",
+    ),
+    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": takes("stateful_formatter"),
+    _PRESERVE_CASE: takes(forward_reason_phrase="is what is done anyway", formatter_type_on_envoy_headers="concerns Envoy's own headers"),
+}
+_SERVER_HEADER = {"OVERWRITE": "overwrite", "APPEND_IF_ABSENT": "append_if_absent", "PASS_THROUGH": "pass_through"}
+_UNDERSCORES = {"ALLOW": "allow", "REJECT_REQUEST": "reject", "DROP_HEADER": "drop"}
+_TIMES = {
+    "stream_idle_timeout": "stream_idle_timeout_s",
+    "request_timeout": "request_timeout_s",
+    "request_headers_timeout": "request_headers_timeout_s",
+    "drain_timeout": "drain_timeout_s",
+    "delayed_close_timeout": "delayed_close_timeout_s",
+}
+_PLAIN = {
+    "xff_num_trusted_hops": "xff_trusted_hops",
+    "skip_xff_append": "skip_xff_append",
+    "via": "via",
+    "preserve_external_request_id": "preserve_external_request_id",
+    "always_set_request_id_in_response": "always_set_request_id_in_response",
+    "proxy_100_continue": "proxy_100_continue",
+    "merge_slashes": "merge_slashes",
+}
+_WRAPPED = ("add_user_agent", "use_remote_address", "generate_request_id", "normalize_path")
+
+
+class Managed(NamedTuple):
+    """A connection manager with the routes written in it, and where they stand."""
+
+    manager: HttpConnectionManager
+    table: RouteTable
+    table_path: Path
+
+
+def connection_manager(message: Any, path: Path, translation: Translation, listener: str) -> Managed | None:
+    """An HttpConnectionManager with an inline route configuration; a nameless one takes the listener's name."""
+    given = translation.fields(message, path)
+    settings: dict[str, Any] = {ours: seconds(given[theirs]) for theirs, ours in _TIMES.items() if theirs in given}
+    settings.update({ours: given[theirs] for theirs, ours in _PLAIN.items() if theirs in given})
+    settings.update({name: given[name].value for name in _WRAPPED if name in given})
+    if "max_request_headers_kb" in given:
+        settings["max_head_bytes"] = given["max_request_headers_kb"].value * 1024
+    if "common_http_protocol_options" in given:
+        settings.update(_shared(given["common_http_protocol_options"], (path, "common_http_protocol_options"), translation))
+    if "http_protocol_options" in given:
+        settings.update(http1_options(given["http_protocol_options"], (path, "http_protocol_options"), translation))
+    settings.update(_filters(given.get("http_filters", ()), (path, "http_filters"), translation))
+    settings["upgrades"] = _upgrades(given.get("upgrade_configs", ()), (path, "upgrade_configs"), translation)
+    settings["access_logs"] = access_logs(given.get("access_log", ()), (path, "access_log"), translation)
+    codec = enum_name(message, "codec_type")
+    if codec not in ("AUTO", "HTTP1"):
+        translation.refuse((path, "codec_type"), f"codec_type {codec}", "Use AUTO or HTTP1.")
+    if "route_config" not in given:
+        return None
+    place = (path, "route_config")
+    table = route_table(given["route_config"], place, translation, listener)
+    manager = HttpConnectionManager(
+        stat_prefix=given.get("stat_prefix", ""),
+        route_table=table.name,
+        codec="http1" if codec == "HTTP1" else "auto",
+        # Envoy's default, so that a client sees no other name than with Envoy.
+        server_name=given.get("server_name") or "envoy",
+        server_header=_SERVER_HEADER[enum_name(message, "server_header_transformation")],
+        strip_port="any" if given.get("strip_any_host_port") else "matching" if given.get("strip_matching_host_port") else "none",
+        **settings,
+    )
+    return Managed(manager, table, place)
+
+
+def _shared(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
+    given = translation.fields(message, path)
+    settings: dict[str, Any] = {"underscores_in_headers": _UNDERSCORES[enum_name(message, "headers_with_underscores_action")]}
+    for theirs in ("idle_timeout", "max_connection_duration", "max_stream_duration"):
+        if theirs in given:
+            settings[f"{theirs}_s"] = seconds(given[theirs])
+    for theirs, ours in (("max_headers_count", "max_headers"), ("max_requests_per_connection", "max_requests_per_connection")):
+        if theirs in given:
+            settings[ours] = given[theirs].value
+    return settings
+
+
+def http1_options(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
+    """Http1ProtocolOptions. Header case is always kept, which is what `preserve_case` asks for."""
+    given = translation.fields(message, path)
+    if "header_key_format" in given:
+        place = (path, "header_key_format")
+        style = translation.fields(given["header_key_format"], place)
+        if "stateful_formatter" in style:
+            inside = (place, "stateful_formatter")
+            formatter = translation.fields(style["stateful_formatter"], inside)
+            if "typed_config" in formatter:
+                translation.unpack(formatter["typed_config"], (inside, "typed_config"), (_PRESERVE_CASE,), "header formatter")
+    settings = {name: given[name] for name in ("accept_http_10", "default_host_for_http_10") if name in given}
+    if "allow_absolute_url" in given:
+        settings["allow_absolute_url"] = given["allow_absolute_url"].value
+    return settings
+
+
+def _filters(messages: Any, path: Path, translation: Translation) -> dict[str, Any]:
+    """Only the router is supported among Envoy's HTTP filters; it has to be there, once and last."""
+    if not len(messages):
+        translation.error(path[0], f'"http_filters" has no filter. Add {ROUTER}.')
+    settings: dict[str, Any] = {}
+    for index, message in enumerate(messages):
+        place = (path, index)
+        given = translation.fields(message, place)
+        if "typed_config" not in given:
+            translation.error(place, f'filter "{message.name}": "typed_config" is missing. Add it.')
+            continue
+        last = index + 1 == len(messages)
+        inside = (place, "typed_config")
+        name = given["typed_config"].type_url.rpartition("/")[2]
+        router = translation.unpack(given["typed_config"], inside, (ROUTER,), "HTTP filter", given.get("is_optional", False))
+        if router is not None:
+            settings["suppress_envoy_headers"] = translation.fields(router, inside).get("suppress_envoy_headers", False)
+        if (name == ROUTER) != last:
+            where = "has to be the last HTTP filter and is not. Move it to the end." if name == ROUTER else (
+                "is the last HTTP filter, and that has to be the router. Add it below."
+            )
+            translation.error(place, f'filter "{message.name}" {where}')
+    return settings
+
+
+def _upgrades(messages: Any, path: Path, translation: Translation) -> tuple[str, ...]:
+    made = []
+    for index, message in enumerate(messages):
+        given = translation.fields(message, (path, index))
+        kind = given.get("upgrade_type", "")
+        if kind.upper() == "CONNECT":
+            translation.refuse(((path, index), "upgrade_type"), "CONNECT")
+        elif "enabled" not in given or given["enabled"].value:
+            made.append(kind.lower())
+    return tuple(made)

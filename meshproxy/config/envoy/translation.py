@@ -1,0 +1,156 @@
+"""What every translator of a message does first: take its fields, refusing by name what is not supported yet.
+
+A translator is a function `(message, path, translation) -> model`. It gets protobuf messages, so the same one serves files and xDS, and it
+says in a table which fields it takes; all others, when set, are problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf import descriptor
+from google.protobuf.message import DecodeError, Message
+
+from meshproxy.config.envoy import constraints
+from meshproxy.config.envoy.messages import MessageTypes, name_in, unknown_type
+from meshproxy.config.problems import Path, Problems
+
+
+class Takes(NamedTuple):
+    """How much of a message type is supported.
+
+    `fields` are translated. `ignored` change nothing here, with the reason; one that starts with "!" is told as a warning.
+    `only` are taken with these values alone (enum names, numbers, bools).
+    """
+
+    fields: frozenset[str]
+    ignored: Mapping[str, str]
+    only: Mapping[str, tuple[Any, ...]]
+
+
+def takes(fields: str = "", only: Mapping[str, tuple[Any, ...]] | None = None, **ignored: str) -> Takes:
+    """A row of a table: names of fields in one text, and fields that are ignored with the reason."""
+    return Takes(frozenset(fields.split()), ignored, only or {})
+
+
+Table = dict[str, Takes]
+"""Full message name -> what is taken."""
+
+Handle = Callable[[Any, Path], None]
+
+
+class _Plan(NamedTuple):
+    """A message type's fields: name -> what to do with a set value, None = just take it."""
+
+    handles: dict[str, Handle | None]
+    required: list[tuple[str, str]]
+    oneofs: list[tuple[list[str], str]]
+
+
+class Translation:
+    """One run of translators over messages."""
+
+    def __init__(self, problems: Problems, table: Table, types: MessageTypes) -> None:
+        self.problems = problems
+        self._table = table
+        self._types = types
+        self._plans: dict[type, _Plan] = {}
+
+    def fields(self, message: Message, path: Path) -> dict[str, Any]:
+        """The fields that are set and supported, by name. What is wrong with the others is told."""
+        plan = self._plans.get(type(message)) or self._plan(message)
+        handles = plan.handles
+        found: dict[str, Any] = {}
+        for field, value in message.ListFields():
+            name = field.name
+            handle = handles[name]
+            if handle is not None:
+                handle(value, (path, name))
+            found[name] = value
+        for name, wrong in plan.required:
+            if name not in found:
+                self.problems.error(path, f"{message.DESCRIPTOR.name}: {wrong}")
+        for names, wrong in plan.oneofs:
+            if found.keys().isdisjoint(names):
+                self.problems.error(path, f"{message.DESCRIPTOR.name}: {wrong}")
+        return found
+
+    def error(self, path: Path, message: str) -> None:
+        self.problems.error(path, message)
+
+    def refuse(self, path: Path, what: str, remedy: str = "Remove it.") -> None:
+        """`what` is Envoy's and would be understood there."""
+        self.problems.error(path, f"{what} is not supported yet. {remedy}")
+
+    def unpack(self, packed: Any, path: Path, supported: Iterable[str], what: str, optional: bool = False) -> Message | None:
+        """The message in an Any of a supported type; None after another was refused (or, when optional, skipped with a warning)."""
+        name = name_in(packed.type_url)
+        if name not in supported:
+            if optional:
+                self.problems.warning(path, f"{what} {name} is not supported yet and is skipped, because it is optional.")
+            elif name and self._types.find(name) is None:
+                self.error((path, "@type"), unknown_type(packed.type_url))
+            elif name:
+                self.refuse(path, f"{what} {name}")
+            return None
+        found = self._types.find(name)
+        assert found is not None, name
+        inner = found()
+        try:
+            inner.ParseFromString(packed.value)
+        except DecodeError:
+            self.error(path, f"the bytes are no {name}. Send a message of the type that its type_url names.")
+            return None
+        return inner
+
+    def _plan(self, message: Message) -> _Plan:
+        of = message.DESCRIPTOR
+        taken = self._table.get(of.full_name, takes())
+        handles = {field.name: self._handle(field, taken) for field in of.fields}
+        required = [(field.name, wrong) for field in of.fields if field.containing_oneof is None and (wrong := constraints.required(field))]
+        oneofs = []
+        for oneof in of.oneofs:
+            names = [field.name for field in oneof.fields]
+            if constraints.oneof_required(oneof):
+                oneofs.append((names, f"one of {', '.join(name for name in names if name in taken.fields) or ', '.join(names)} is missing. Add it."))
+        plan = self._plans[type(message)] = _Plan(handles, required, oneofs)
+        return plan
+
+    def _handle(self, field: descriptor.FieldDescriptor, taken: Takes) -> Handle | None:
+        name = field.name
+        if constraints.refused_by_envoy(field):
+            return lambda value, path: self.error(path, f'"{name}" is deprecated and Envoy refuses it too. Use what took its place.')
+        if name in taken.ignored:
+            reason = taken.ignored[name]
+            return (lambda value, path: self.problems.warning(path, f'"{name}" {reason[1:]}')) if reason.startswith("!") else None
+        if name in taken.only:
+            return self._only(field, taken.only[name])
+        if name not in taken.fields:
+            return lambda value, path: self.refuse(path, f'"{name}"')
+        check = constraints.check_of(field)
+        if check is None:
+            return None
+
+        def tell(value: Any, path: Path) -> None:
+            if wrong := check(value):
+                self.error(path, wrong)
+
+        return tell
+
+    def _only(self, field: descriptor.FieldDescriptor, allowed: tuple[Any, ...]) -> Handle:
+        def tell(value: Any, path: Path) -> None:
+            given = value.value if isinstance(value, Message) else value
+            if field.enum_type is not None:
+                given = field.enum_type.values_by_number[given].name
+            if given not in allowed:
+                self.refuse(path, f"{field.name}: {str(given).lower() if isinstance(given, bool) else given}")
+
+        return tell
+
+
+def enum_name(message: Message, field: str) -> str:
+    """The word of an enum field's value; the default's when it is not set."""
+    described = message.DESCRIPTOR.fields_by_name[field]
+    found = described.enum_type.values_by_number.get(getattr(message, field))
+    return found.name if found is not None else str(getattr(message, field))
