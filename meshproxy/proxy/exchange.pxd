@@ -36,6 +36,8 @@ cdef class DownstreamStream(Protocol):
     cdef void send_informational(self, Exchange exchange, int status, const char *bytes, Head *head) except *
     cdef void send_data(self, Exchange exchange, const char *data, size_t length) except *
     cdef void send_end(self, Exchange exchange, const char *trailers, size_t length) except *
+    # Sends what was lent so far, so that the lender may free it.
+    cdef void flush(self) except *
     cdef void pause_request(self) except *
     cdef void resume_request(self) except *
     cdef bint is_above(self) noexcept
@@ -52,6 +54,7 @@ cdef class UpstreamStream(Protocol):
     cdef void send_request(self, Exchange exchange) except *
     cdef void send_data(self, const char *data, size_t length) except *
     cdef void send_end(self, const char *trailers, size_t length) except *
+    cdef void flush(self) except *
     cdef void pause_response(self) except *
     cdef void resume_response(self) except *
     cdef bint is_above(self) noexcept

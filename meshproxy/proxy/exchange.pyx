@@ -31,6 +31,9 @@ cdef class DownstreamStream:
     cdef void send_end(self, Exchange exchange, const char *trailers, size_t length) except *:
         pass
 
+    cdef void flush(self) except *:
+        pass
+
     cdef void pause_request(self) except *:
         pass
 
@@ -58,6 +61,9 @@ cdef class UpstreamStream:
         pass
 
     cdef void send_end(self, const char *trailers, size_t length) except *:
+        pass
+
+    cdef void flush(self) except *:
         pass
 
     cdef void pause_response(self) except *:
@@ -504,6 +510,7 @@ cdef class Exchange(Actor):
         stream.send_request(self)
         if length and self.upstream is stream:
             stream.send_data(self.body, length)
+            stream.flush()                       # what was lent is our own memory: it may move or go before the event ends
             if not self.retry_on and not self.body_is_short():
                 self.drop_body()
         if self.upstream is not stream:
@@ -777,6 +784,8 @@ cdef class Exchange(Actor):
         if has_body:
             self.bytes_sent += length
             self.downstream.send_data(self, body, length)
+            if outcome == BY_FILTER:
+                self.downstream.flush()          # the filter's bytes go with its request
         self.response_complete = True
         self.downstream.send_end(self, NULL, 0)
         self.complete()
@@ -796,6 +805,7 @@ cdef class Exchange(Actor):
 
     cdef void complete(self) except *:
         """Count, log, hand back. Nothing of this exchange happens after."""
+        cdef DownstreamStream downstream = self.downstream       # `finish` clears ours
         cdef HttpConfig config = self.config
         cdef int64_t *cells = config.cells
         if self.phase == PHASE_DONE:
@@ -816,7 +826,7 @@ cdef class Exchange(Actor):
         histogram_record(&cells[HTTP_DOWNSTREAM_RQ_TIME], self.runtime.now_us - self.start_us)
         if config.logs is not None:
             write_logs(self)
-        self.downstream.finish(self)
+        downstream.finish(self)
 
     # -- time
 

@@ -200,8 +200,9 @@ cdef class DownstreamHttp1(DownstreamStream):
     # -- requests
 
     cdef void on_data(self, const char *data, size_t length) except *:
-        if self.exchange is not None and self.exchange.wants_upgrade:
-            self.exchange.on_request_data(data, length)
+        cdef Exchange exchange = self.exchange
+        if exchange is not None and exchange.wants_upgrade:
+            exchange.on_request_data(data, length)
         elif self.partial_length:
             self.hold(data, length)
             self.consume_partial(length)
@@ -230,6 +231,7 @@ cdef class DownstreamHttp1(DownstreamStream):
                 free(held)
 
     cdef void consume(self, const char *data, size_t length) except *:
+        cdef Exchange exchange
         cdef size_t used
         while length and self.transport.fd >= 0 and not self.transport.lingering:
             if self.body_open:
@@ -240,7 +242,8 @@ cdef class DownstreamHttp1(DownstreamStream):
                 if used == 0:
                     break
             elif self.exchange.wants_upgrade:
-                self.exchange.on_request_data(data, length)
+                exchange = self.exchange
+                exchange.on_request_data(data, length)
                 return
             else:
                 self.hold(data, length)          # pipelined: its turn comes after this response
@@ -300,18 +303,19 @@ cdef class DownstreamHttp1(DownstreamStream):
         )
 
     cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff:
+        cdef Exchange exchange = self.exchange
         cdef size_t used, out_length
         cdef const char *out
         cdef int step = body_step(&self.decoder, data, length, &used, &out, &out_length)
         if step == BODY_DATA:
-            if self.exchange is not None:
-                self.exchange.on_request_data(out, out_length)
+            if exchange is not None:
+                exchange.on_request_data(out, out_length)
             else:
                 self.discard(out_length)
         elif step == BODY_END:
             self.body_open = False
-            if self.exchange is not None:
-                self.exchange.on_request_end(self.decoder.trailers, self.decoder.trailers_length)
+            if exchange is not None:
+                exchange.on_request_end(self.decoder.trailers, self.decoder.trailers_length)
             else:
                 self.rest()
             if not self.body_open:
@@ -366,8 +370,9 @@ cdef class DownstreamHttp1(DownstreamStream):
 
     cdef void on_end(self) except *:
         """The client sends no more. In a tunnel that is half the end; else it has gone, as Envoy and nginx see it too."""
-        if self.exchange is not None and self.exchange.tunnel:
-            self.exchange.on_request_end(NULL, 0)
+        cdef Exchange exchange = self.exchange
+        if exchange is not None and exchange.tunnel:
+            exchange.on_request_end(NULL, 0)
         else:
             self.transport.close(CLOSE_REMOTE)
 
@@ -468,9 +473,13 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef bint is_above(self) noexcept:
         return self.transport.is_above()
 
+    cdef void flush(self) except *:
+        self.loop.flush()
+
     cdef void on_drained(self) except *:
-        if self.exchange is not None:
-            self.exchange.on_downstream_drained()
+        cdef Exchange exchange = self.exchange
+        if exchange is not None:
+            exchange.on_downstream_drained()
 
     cdef void abort(self, Exchange x) except *:
         """The client must see that its response is not whole: a close without the end of the framing."""

@@ -37,7 +37,10 @@ cdef class Transport(Gatherer):
 
     # -- events
 
+    # Whoever is called here may close this transport, which lets go of the protocol: a local reference keeps it for the call.
+
     cdef void on_events(self, uint32_t events) except *:
+        cdef Protocol protocol = self.protocol
         cdef int error
         if self.connecting:
             if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
@@ -47,7 +50,7 @@ cdef class Transport(Gatherer):
                 self.shut(CLOSE_CONNECT_FAILED, error)
                 return
             self.connecting = False
-            self.protocol.on_connected()
+            protocol.on_connected()
             if self.fd < 0 or not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
                 return
         if events & EPOLLOUT and self.queue != NULL:
@@ -61,6 +64,7 @@ cdef class Transport(Gatherer):
 
     cdef void read_once(self, uint32_t events) except *:
         """One read. A short one has emptied the socket (epoll(7)), unless the peer's end is told too: that is read next."""
+        cdef Protocol protocol = self.protocol
         cdef ssize_t got
         if self.read_ended:
             self.readable = False
@@ -76,7 +80,7 @@ cdef class Transport(Gatherer):
                 self.readable = False
             poison(self.loop.inbox + got, INBOX_BYTES - got)
             if not self.lingering:
-                self.protocol.on_data(self.loop.inbox, got)
+                protocol.on_data(self.loop.inbox, got)
             if self.loop.slice_count:
                 self.loop.flush()
             poison(self.loop.inbox, INBOX_BYTES)
@@ -88,7 +92,7 @@ cdef class Transport(Gatherer):
             if self.lingering:
                 self.shut(CLOSE_LOCAL, 0)
             else:
-                self.protocol.on_end()
+                protocol.on_end()
         elif errno == EAGAIN:
             self.readable = False
         elif errno == EINTR:
@@ -97,19 +101,24 @@ cdef class Transport(Gatherer):
             self.shut(CLOSE_REMOTE, errno)
 
     cdef void on_turn(self) except *:
+        cdef Protocol protocol = self.protocol
         if self.fd < 0:
             return
-        self.protocol.on_protocol_turn()
+        if self.write_failed and (self.paused or self.read_ended):
+            self.shut(CLOSE_REMOTE, EPIPE)
+            return
+        protocol.on_protocol_turn()
         if self.fd >= 0 and self.readable and not self.paused and not self.connecting:
             self.read_once(EPOLLRDHUP)           # an end may be there: ask until the kernel says that nothing is
 
     cdef void on_timer(self, int64_t now_ms) except *:
+        cdef Protocol protocol = self.protocol
         if self.fd < 0:
             return
         if self.lingering:
             self.shut(CLOSE_LOCAL, 0)
         else:
-            self.protocol.on_protocol_timer(now_ms)
+            protocol.on_protocol_timer(now_ms)
 
     cdef void on_crash(self) except *:
         self.shut(CLOSE_LOCAL, 0)
@@ -207,13 +216,14 @@ cdef class Transport(Gatherer):
             self.finish_flush()
 
     cdef void fail_write(self) except *:
-        """The peer is gone for writing. What it had sent before, an early answer perhaps, may still be read: reading finds the end."""
+        """The peer is gone for writing. What it had sent before, an early answer perhaps, may still be read: reading finds the end.
+
+        Nothing is told from here: whoever writes must not be called back within the write.
+        """
         self.drop_queue()
-        self.loop.make_ready(self)
         self.readable = True
         self.write_failed = True
-        if self.paused or self.read_ended:
-            self.shut(CLOSE_REMOTE, errno)
+        self.loop.make_ready(self)
 
     cdef void watch_out(self) noexcept:
         if not self.watches_out:
@@ -248,6 +258,7 @@ cdef class Transport(Gatherer):
             self.tx_buffered[0] += change
 
     cdef void send_queue(self) except *:
+        cdef Protocol protocol = self.protocol
         cdef iovec slices[GATHER_SLICES]
         cdef msghdr message
         cdef Block *block
@@ -279,7 +290,7 @@ cdef class Transport(Gatherer):
             self.take_from_queue(sent)
         if self.above and self.queued_bytes * 2 <= self.high_watermark:
             self.above = False
-            self.protocol.on_drained()
+            protocol.on_drained()
             if self.fd < 0:
                 return
         if self.queue == NULL and (self.close_after_flush or self.half_close_after_flush):

@@ -46,6 +46,7 @@ cdef class UpstreamHttp1(UpstreamStream):
     cdef size_t partial_length, partial_capacity
     cdef int phase
     cdef bint chunked                    # the request's body
+    cdef bint until_close                # the response's body ends with the connection
     cdef bint keep                       # the response lets the connection live
     cdef bint request_ended
     cdef bint spoke                      # bytes of the present response came

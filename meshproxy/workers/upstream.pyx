@@ -362,13 +362,17 @@ cdef class UpstreamHttp1(UpstreamStream):
     cdef bint is_above(self) noexcept:
         return self.transport.is_above()
 
+    cdef void flush(self) except *:
+        self.loop.flush()
+
     cdef void reset(self) except *:
         self.detach()
         self.transport.close(CLOSE_LOCAL)
 
     cdef void on_drained(self) except *:
-        if self.exchange is not None:
-            self.exchange.on_upstream_drained()
+        cdef Exchange exchange = self.exchange
+        if exchange is not None:
+            exchange.on_upstream_drained()
 
     cdef void describe(self, Facts *facts) noexcept:
         pass
@@ -376,7 +380,8 @@ cdef class UpstreamHttp1(UpstreamStream):
     # -- the response
 
     cdef void on_data(self, const char *data, size_t length) except *:
-        if self.exchange is None:                # an endpoint that speaks without being asked
+        cdef Exchange exchange = self.exchange
+        if exchange is None:                # an endpoint that speaks without being asked
             self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
             self.transport.close(CLOSE_LOCAL)
             return
@@ -386,9 +391,10 @@ cdef class UpstreamHttp1(UpstreamStream):
         elif self.phase == AT_BODY:
             self.read_body(data, length)
         else:
-            self.exchange.on_response_data(data, length)
+            exchange.on_response_data(data, length)
 
     cdef void read_head(self, const char *data, size_t length) except *:
+        cdef Exchange exchange
         cdef size_t scanned = self.partial_length, used
         if scanned:
             self.hold(data, length)
@@ -406,8 +412,9 @@ cdef class UpstreamHttp1(UpstreamStream):
         if self.exchange is None or self.transport.fd < 0:
             return
         if self.phase == AT_TUNNEL:
+            exchange = self.exchange
             if length > used:
-                self.exchange.on_response_data(data + used, length - used)
+                exchange.on_response_data(data + used, length - used)
         else:
             self.read_body(data + used, length - used)
 
@@ -437,7 +444,8 @@ cdef class UpstreamHttp1(UpstreamStream):
                     return at
                 continue
             break
-        self.keep = head.keep_alive and head.body != BODY_UNTIL_CLOSE
+        self.until_close = head.body == BODY_UNTIL_CLOSE
+        self.keep = head.keep_alive and not self.until_close
         self.phase = AT_BODY
         body_release(&self.decoder)
         body_start(&self.decoder, head.body, head.content_length, TRAILER_BYTES)
@@ -507,7 +515,7 @@ cdef class UpstreamHttp1(UpstreamStream):
             exchange.downstream.send_end(exchange, NULL, 0)
             if exchange.request_complete and self.exchange is exchange:
                 self.finish_response(NULL, 0)
-        elif self.phase == AT_BODY and self.decoder.state == BODY_UNTIL_CLOSE:
+        elif self.phase == AT_BODY and self.until_close:
             self.finish_response(NULL, 0)
         else:
             self.transport.close(CLOSE_REMOTE)
