@@ -256,7 +256,8 @@ def pxd() -> str:
 
 def digest() -> int:
     """Tells two catalogues apart: pages written by one cannot be read by the other."""
-    return zlib.crc32("\n".join(f"{kind.name} {at} {row.name} {row.type.value}" for kind in BlockKind for at, row in offsets(kind)).encode())
+    rows = (f"{kind.name} {at} {row.name} {row.type.value}" for kind in BlockKind for at, row in offsets(kind))
+    return zlib.crc32("\n".join(rows).encode())
 
 
 def header() -> str:

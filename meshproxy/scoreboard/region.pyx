@@ -423,6 +423,18 @@ def status_cell_of(int status) -> int:
     return status_cell(status)
 
 
+def added(c_array.array now not None, c_array.array before not None) -> array.array:
+    """What came to each cell since `before`. A counter that is below its last value was reset: all of it is new."""
+    cdef Py_ssize_t at, count = min(len(now), len(before))
+    cdef c_array.array difference = c_array.clone(_CELLS, count, False)
+    cdef int64_t *now_cells = <int64_t *>now.data.as_voidptr
+    cdef int64_t *before_cells = <int64_t *>before.data.as_voidptr
+    cdef int64_t *difference_cells = <int64_t *>difference.data.as_voidptr
+    for at in range(count):
+        difference_cells[at] = now_cells[at] - before_cells[at] if now_cells[at] >= before_cells[at] else now_cells[at]
+    return difference
+
+
 cdef size_t _size(int slots):
     return PAGES_AT + <size_t>slots * (PAGE_BYTES + RING_STRIDE)
 

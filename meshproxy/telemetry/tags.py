@@ -1,0 +1,61 @@
+"""The name of a metric: in one piece as in `/stats` and statsd, or with what varies taken out of it as tags, by Envoy's extraction."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from meshproxy.scoreboard.catalogue import BlockKind
+
+THING_TAG = {
+    BlockKind.LISTENER: "envoy.listener_address",
+    BlockKind.HTTP: "envoy.http_conn_manager_prefix",
+    BlockKind.VHOST: "envoy.virtual_host",
+    BlockKind.CLUSTER: "envoy.cluster_name",
+    BlockKind.SERVER: "envoy.worker_id",
+}
+"""The tag that carries the thing's name. The server's blocks have one only when they are of a single worker (`worker_3`)."""
+
+_STATUS = re.compile(r"^(.*_rq)_(\d)(\d\d|xx)$")
+_PREFIXES = {kind: kind.value.split("{}")[0] for kind in BlockKind}
+
+
+class Tagged(NamedTuple):
+    """`name` without the parts that `tags` have."""
+
+    name: str
+    tags: tuple[tuple[str, str], ...]
+
+
+def clean(name: str) -> str:
+    """A thing's name as a part of a metric's: ":" and NUL are "_", and "://" and ":/" become one (Envoy's rule)."""
+    return name.replace("://", "_").replace(":/", "_").replace(":", "_").replace("\0", "_") if ":" in name or "\0" in name else name
+
+
+def prefix_of(kind: BlockKind, thing: str) -> str:
+    """`cluster.name.`: what all metrics of a thing begin with."""
+    if kind is BlockKind.SERVER:
+        return f"server.{thing}." if thing else "server."
+    return kind.value.format(clean(thing))
+
+
+@lru_cache(maxsize=4096)
+def _row_tags(kind: BlockKind, row: str) -> Tagged:
+    found = _STATUS.match(row)
+    if not found:
+        return Tagged(_PREFIXES[kind] + row, ())
+    if found[3] == "xx":
+        return Tagged(f"{_PREFIXES[kind]}{found[1]}_xx", (("envoy.response_code_class", found[2]),))
+    return Tagged(_PREFIXES[kind] + found[1], (("envoy.response_code", found[2] + found[3]),))
+
+
+def tagged(kind: BlockKind, thing: str, row: str) -> Tagged:
+    """The metric `row` of a thing: `cluster.upstream_rq_xx` and (cluster_name, response_code_class)."""
+    name, tags = _row_tags(kind, row)
+    if not thing:
+        return Tagged(name, tags)
+    if kind is BlockKind.SERVER:
+        # A name of its own: a sum over all labels of `server.x` must not count everything twice.
+        return Tagged("server.worker." + row, ((THING_TAG[kind], thing.removeprefix("worker_")),))
+    return Tagged(name, (*tags, (THING_TAG[kind], clean(thing))))
