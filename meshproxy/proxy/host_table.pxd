@@ -15,7 +15,7 @@ cdef uint32_t length_without_port(const char *host, uint32_t length) noexcept no
 cdef class HostTable:
     cdef Domain *domains
     cdef int32_t *chain
-    cdef int count, capacity
+    cdef int count, capacity, exact_count
     cdef HashIndex exact, suffixes, prefixes
     cdef int catch_all                   # number of the virtual host with "*", -1 = none
     cdef dict seen                       # domain -> place, while it is built

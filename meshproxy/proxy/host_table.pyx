@@ -66,6 +66,7 @@ cdef class HostTable:
                 index_note_length(&self.prefixes, entry.length)
         else:
             index_append(&self.exact, self.chain, self.count, hash_text(entry.text, entry.length), entry.length)
+            self.exact_count += 1
         self.count += 1
         return 0
 
@@ -83,9 +84,10 @@ cdef class HostTable:
         cdef int i, found, best = -1
         if self.count == 0:
             return self.catch_all
-        found = self.verified(index_first(&self.exact, hash_text(host, length), length), host)
-        if found >= 0:
-            return found
+        if self.exact_count:
+            found = self.verified(index_first(&self.exact, hash_text(host, length), length), host)
+            if found >= 0:
+                return found
         for i in range(self.suffixes.length_count):
             wanted = self.suffixes.lengths[i]
             if wanted >= length:

@@ -13,7 +13,7 @@ cdef enum:
 
 # Fewer routes than this are faster looked at one by one (bench/micro/bench_router.py).
 cdef enum:
-    INDEX_FROM = 24
+    INDEX_FROM = 12
 
 ctypedef struct RouteEntry:
     uint64_t start                       # the first bytes of the value, folded when case is ignored
@@ -55,6 +55,7 @@ cdef class RouteList:
 
     cdef int add_path(self, RouteEntry *entry, object path, PatternSource source, str place) except -1
     cdef int put_in_index(self, int item) except -1
+    cdef int best_of_chains(self, const int32_t *chains, int count, int best, const PathView *view, const Offer *offer) except -2
     cdef int best_of_chain(self, int item, int best, const PathView *view, const Offer *offer) except -2
     cdef bint matches(self, const RouteEntry *entry, const PathView *view, const Offer *offer) except -1
 

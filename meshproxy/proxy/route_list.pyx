@@ -13,6 +13,10 @@ from meshproxy.proxy.hash_index cimport (
 )
 from meshproxy.proxy.text_match cimport same_text
 
+# How many prefixes of one path are looked up before their chains are followed.
+cdef enum:
+    MANY = 32
+
 PATH_KINDS = {"prefix": PATH_PREFIX, "segment_prefix": PATH_SEGMENT_PREFIX, "exact": PATH_EXACT, "regex": PATH_REGEX}
 
 
@@ -143,7 +147,8 @@ cdef class RouteList:
     cdef int first(self, const PathView *view, const Offer *offer) except -2:
         cdef uint64_t hash = HASH_SEED
         cdef uint32_t at = 0, length
-        cdef int i, best = self.count
+        cdef int32_t chains[MANY]
+        cdef int i, found = 0, best = self.count
         if not self.indexed:
             for i in range(self.count):
                 if self.matches(&self.entries[i], view, offer):
@@ -156,14 +161,27 @@ cdef class RouteList:
             while at < length:
                 hash = hash_step(hash, <uint8_t>view.path[at])
                 at += 1
-            best = self.best_of_chain(index_first(&self.index, hash, length), best, view, offer)
+            chains[found] = index_first(&self.index, hash, length)
+            if chains[found] >= 0:
+                found += 1
+                if found == MANY:
+                    best = self.best_of_chains(chains, found, best, view, offer)
+                    found = 0
         if self.has_exact:
             while at < view.length:
                 hash = hash_step(hash, <uint8_t>view.path[at])
                 at += 1
             best = self.best_of_chain(index_first(&self.index, hash ^ EXACT_SALT, view.length), best, view, offer)
+        best = self.best_of_chains(chains, found, best, view, offer)
         best = self.best_of_chain(self.first_regex, best, view, offer)
         return best if best < self.count else -1
+
+    cdef int best_of_chains(self, const int32_t *chains, int count, int best, const PathView *view, const Offer *offer) except -2:
+        """The longest prefix first: mostly it is the first that matches too, and then the others' conditions are not asked."""
+        cdef int i
+        for i in range(count, 0, -1):
+            best = self.best_of_chain(chains[i - 1], best, view, offer)
+        return best
 
     cdef int best_of_chain(self, int item, int best, const PathView *view, const Offer *offer) except -2:
         """The first of the chain that matches, if it is before `best`; else `best`."""
@@ -174,14 +192,14 @@ cdef class RouteList:
         return best
 
     cdef bint matches(self, const RouteEntry *entry, const PathView *view, const Offer *offer) except -1:
-        if entry.kind != PATH_REGEX:
-            if not value_is_there(entry, view):
+        if entry.kind == PATH_REGEX:
+            if not (<Pattern>self.patterns[entry.regex]).may_match(view.path, view.length):
                 return False
-            if entry.length != view.length:
-                if entry.kind == PATH_EXACT:
-                    return False
-                if entry.kind == PATH_SEGMENT_PREFIX and view.path[entry.length] != b'/':
-                    return False
+        elif not value_is_there(entry, view):
+            return False
+        elif entry.length != view.length:
+            if entry.kind == PATH_EXACT or (entry.kind == PATH_SEGMENT_PREFIX and view.path[entry.length] != b'/'):
+                return False
         if entry.header_count and not self.conditions.headers_hold(offer, entry.first_header, entry.header_count):
             return False
         if entry.query_count and not self.conditions.queries_hold(offer, entry.first_query, entry.query_count):

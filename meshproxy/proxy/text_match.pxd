@@ -29,6 +29,7 @@ cdef class Pattern:
     """An RE2 pattern. `low` and `high` bound what it can match, so that most texts are refused without making a Python object."""
     cdef object compiled
     cdef bytes low, high                 # None = unbounded
+    cdef bint may_match(self, const char *text, size_t length) noexcept
     cdef bint matches(self, const char *text, size_t length) except -1
 
 cdef class Substitution:

@@ -30,10 +30,12 @@ cdef inline int compare(const char *text, size_t length, bytes other) noexcept:
 
 
 cdef class Pattern:
+    cdef bint may_match(self, const char *text, size_t length) noexcept:
+        """False: it cannot. Costs next to nothing."""
+        return self.low is None or (compare(text, length, self.low) >= 0 and compare(text, length, self.high) <= 0)
+
     cdef bint matches(self, const char *text, size_t length) except -1:
-        if self.low is not None and (compare(text, length, self.low) < 0 or compare(text, length, self.high) > 0):
-            return False
-        return self.compiled.fullmatch(text[:length]) is not None
+        return self.may_match(text, length) and self.compiled.fullmatch(text[:length]) is not None
 
 
 cdef class Substitution:

@@ -150,6 +150,13 @@ class TestPaths:
         assert chosen(routes, "/b") == "/"
         assert chosen(routes, "/padding/5") == "/"
 
+    def test_a_path_may_have_very_many_prefixes(self) -> None:
+        routes = tuple(prefix("/" + "a" * length) for length in range(200, -1, -1))
+
+        assert chosen(routes, "/" + "a" * 300) == "/" + "a" * 200
+        assert chosen(routes, "/" + "a" * 57 + "b") == "/" + "a" * 57
+        assert chosen(tuple(reversed(routes)), "/" + "a" * 300) == "/"
+
     def test_connect_has_no_path_and_no_route(self) -> None:
         assert compile_router(table(prefix(""), prefix("/"))).route_of("CONNECT", "h:443", "h:443") is None
 
