@@ -11,6 +11,7 @@ from meshproxy.codecs.http1 cimport HEADER_ID_COUNT, HEADER_OTHER, HEADER_X_ENVO
 from meshproxy.telemetry.facts cimport Facts, Text
 
 import json
+import os
 from collections.abc import Mapping
 
 from meshproxy.model import AccessLog
@@ -24,6 +25,7 @@ from meshproxy.telemetry.operators import (
     SPAN_PRECISIONS,
     Operator,
     check_format,
+    check_operator,
     split_format,
     time_pieces,
 )
@@ -143,12 +145,15 @@ for _bit in range(_FLAG_COUNT):
 
 
 cdef class Format:
-    """A compiled access log. `hostname` and `environment` are what `%HOSTNAME%` and `%ENVIRONMENT(X)%` become.
+    """A compiled access log. `hostname` and `environment` are what `%HOSTNAME%` and `%ENVIRONMENT(X)%` become; without them, this
+    machine's and this process's. Raises ValueError for what `check_format` refuses.
 
     Not shared between threads: it has its own scratch memory and remembers the text of the last second.
     """
 
-    def __init__(self, log: AccessLog, hostname: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: AccessLog, hostname: str | None = None, environment: Mapping[str, str] | None = None) -> None:
+        hostname = os.uname().nodename if hostname is None else hostname
+        environment = os.environ if environment is None else environment
         self.min_status = log.min_status
         self.omit_empty = log.omit_empty_values
         self.keep = []
@@ -327,6 +332,8 @@ class _Steps:
 
     def operator(self, operator: Operator, int shape) -> None:
         name, argument, length = operator
+        if problems := check_operator(operator):
+            raise ValueError("; ".join(problems))
         code, a, b = _CODES[name]
         step = {"code": code, "shape": shape, "a": a, "b": b}
         if length is not None:

@@ -176,10 +176,15 @@ def check_format(text: str) -> list[str]:
         tokens = split_format(text)
     except ValueError as error:
         return [str(error)]
-    return [problem for token in tokens if isinstance(token, Operator) for problem in _check_operator(token)]
+    return [problem for token in tokens if isinstance(token, Operator) for problem in check_operator(token)]
 
 
-def _check_operator(operator: Operator) -> Iterator[str]:
+def check_operator(operator: Operator) -> list[str]:
+    """What is wrong with one operator."""
+    return list(_problems_of(operator))
+
+
+def _problems_of(operator: Operator) -> Iterator[str]:
     name, argument, length = operator
     row = OPERATORS.get(name)
     if row is None:

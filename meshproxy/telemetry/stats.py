@@ -35,14 +35,34 @@ _RQ_TOTAL = next(slot.at for slot in LAYOUT[BlockKind.HTTP] if slot.name == "dow
 
 
 class Extra(NamedTuple):
-    """A metric that is no cell: the agent's own (`server.uptime`, membership of clusters) or derived (an open breaker)."""
+    """A metric that is no cell: the agent's own (`server.uptime`, membership of clusters) or derived (an open breaker).
 
-    kind: BlockKind
+    `kind` None: `name` is the whole name (`listener_manager.total_listeners_active`).
+    """
+
+    kind: BlockKind | None
     thing: str
     name: str
     type: MetricType
     value: int
     help: str = ""
+
+
+def extras_of(gauges: Mapping[str, int], counters: Mapping[str, int] | None = None) -> list[Extra]:
+    """Extras from whole names: `server.*` and `cluster.<name>.*` (the last part is the metric) are known as such and get their tags."""
+    named = [*((name, MetricType.GAUGE, value) for name, value in gauges.items())]
+    named += [(name, MetricType.COUNTER, value) for name, value in (counters or {}).items()]
+    return [Extra(*_owner(name), kind, value) for name, kind, value in named]
+
+
+def _owner(name: str) -> tuple[BlockKind | None, str, str]:
+    first, _, rest = name.partition(".")
+    if first == "server":
+        return BlockKind.SERVER, "", rest
+    if first == "cluster" and "." in rest:
+        thing, _, metric = rest.rpartition(".")
+        return BlockKind.CLUSTER, thing, metric
+    return None, "", name
 
 
 class Block(NamedTuple):
@@ -99,7 +119,7 @@ class MetricReader:
     def __init__(self, region: Region) -> None:
         self._region = region
         self._memory: dict[int, _Memory] = {}
-        self._flushed_extras: dict[tuple[BlockKind, str, str], int] = {}
+        self._flushed_extras: dict[tuple[BlockKind | None, str, str], int] = {}
 
     def read(
         self, rows: Sequence[DirectoryRow], extras: Iterable[Extra] = (), limits: Mapping[str, tuple[Breakers, Breakers]] | None = None,
@@ -159,7 +179,7 @@ class MetricReader:
         before, self._flushed_extras = self._flushed_extras, {}
         return Flush(deltas, [self._flush_extra(extra, before) for extra in reading.extras])
 
-    def _flush_extra(self, extra: Extra, before: dict[tuple[BlockKind, str, str], int]) -> Extra:
+    def _flush_extra(self, extra: Extra, before: dict[tuple[BlockKind | None, str, str], int]) -> Extra:
         if extra.type is not MetricType.COUNTER:
             return extra
         key = (extra.kind, extra.thing, extra.name)

@@ -70,7 +70,7 @@ class Lines:
         for value in values:
             yield self._line(kind, thing, name, f"{value / scale_of(name):.6g}|ms{rate}")
 
-    def _line(self, kind: BlockKind, thing: str, name: str, value: str) -> bytes:
+    def _line(self, kind: BlockKind | None, thing: str, name: str, value: str) -> bytes:
         if not self._tags:
             return f"{self._prefix}{_NOT_IN_NAMES.sub('_', prefix_of(kind, thing) + name)}:{value}".encode()
         short, tags = tagged(kind, thing, name)

@@ -33,8 +33,10 @@ def clean(name: str) -> str:
     return name.replace("://", "_").replace(":/", "_").replace(":", "_").replace("\0", "_") if ":" in name or "\0" in name else name
 
 
-def prefix_of(kind: BlockKind, thing: str) -> str:
-    """`cluster.name.`: what all metrics of a thing begin with."""
+def prefix_of(kind: BlockKind | None, thing: str) -> str:
+    """`cluster.name.`: what all metrics of a thing begin with; "" for a metric that is nobody's (kind None)."""
+    if kind is None:
+        return ""
     if kind is BlockKind.SERVER:
         return f"server.{thing}." if thing else "server."
     return kind.value.format(clean(thing))
@@ -50,8 +52,10 @@ def _row_tags(kind: BlockKind, row: str) -> Tagged:
     return Tagged(_PREFIXES[kind] + found[1], (("envoy.response_code", found[2] + found[3]),))
 
 
-def tagged(kind: BlockKind, thing: str, row: str) -> Tagged:
+def tagged(kind: BlockKind | None, thing: str, row: str) -> Tagged:
     """The metric `row` of a thing: `cluster.upstream_rq_xx` and (cluster_name, response_code_class)."""
+    if kind is None:
+        return Tagged(row, ())
     name, tags = _row_tags(kind, row)
     if not thing:
         return Tagged(name, tags)
