@@ -15,6 +15,7 @@ cdef class Acceptor(Source):
         self.connections = connections
         self.fd = fd
         self.shared = shared
+        set_no_delay(fd)                         # what is accepted inherits it; a UNIX socket refuses, and needs none
         self.watch()
 
     def watch(self):

@@ -134,8 +134,6 @@ cdef class DownstreamHttp1(DownstreamStream):
         if self.config.logs is not None:
             local_address(fd, &local)
             self.local_address = text[:put_address(text, &local)]
-        if self.remote_port >= 0:
-            set_no_delay(fd)
         if self.config.max_connection_duration_ms:
             self.expires_ms = self.loop.now_ms + self.config.max_connection_duration_ms
         self.transport.high_watermark = self.config.buffer_limit
@@ -194,8 +192,11 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.leave()
 
     cdef void leave(self) except *:
-        """Close in peace: what was sent must not be lost to a reset by bytes that nobody read."""
-        self.transport.linger(self.loop.now_ms + self.config.delayed_close_timeout_ms)
+        """Close in peace: what was sent must not be lost to a reset by bytes that nobody read. Where none can be there, close at once."""
+        if not self.body_open and self.partial_length == 0 and not self.transport.readable and self.served:
+            self.transport.close_flushed()
+        else:
+            self.transport.linger(self.loop.now_ms + self.config.delayed_close_timeout_ms)
 
     # -- requests
 

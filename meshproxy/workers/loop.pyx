@@ -213,6 +213,7 @@ cdef class Loop(Runtime):
         epoll_set(self.ep, EPOLL_CTL_MOD, source.fd, events, (<uint64_t>self.generations[source.place] << 32) | source.place)
 
     cdef void forget(self, Source source) except *:
+        """Of a descriptor that is closed next and is nobody else's: that takes it out of the epoll set."""
         cdef uint32_t place = source.place
         self.generations[place] += 1
         self.table[place] = None
@@ -220,11 +221,10 @@ cdef class Loop(Runtime):
         source.place = 0
 
     cdef void unwatch(self, Source source) except *:
-        """Before the close of the descriptor: a shared one would go on to spin otherwise."""
+        """Of a descriptor that somebody else has too: a close alone would leave it in the set, to spin."""
         if source.place:
             epoll_set(self.ep, EPOLL_CTL_DEL, source.fd, 0, 0)
             self.forget(source)
-        self.wheel.unfile(&source.timer)
 
     cdef void make_ready(self, Actor actor) except *:
         if not actor.queued:

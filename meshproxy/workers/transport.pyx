@@ -379,7 +379,8 @@ cdef class Transport(Gatherer):
             self.loop.slice_count = 0
             self.loop.scratch_used = 0
         self.drop_queue()
-        self.loop.unwatch(self)
+        if self.place:
+            self.loop.forget(self)
         self.loop.forget_timer(self)
         close(self.fd)
         self.fd = -1
