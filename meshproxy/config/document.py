@@ -42,6 +42,10 @@ _Composer.add_implicit_resolver(_NULL, re.compile(r"(?:~|null|Null|NULL|)\Z"), [
 _Composer.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 
 
+_ABSENT = object()
+"""What a plain `${NAME:-}` becomes when it is empty: as if the setting were not written."""
+
+
 class Document:
     """A file that could be parsed. `data` is dicts, lists and scalars."""
 
@@ -70,7 +74,10 @@ class Document:
         return self.text.count("\n", 0, at) + 1 if at >= 0 else 0
 
     def expanded(self, substitute: Callable[[str], str], problems: list[Problem]) -> Any:
-        """The data again, with `substitute` called on every scalar that has `${`. A plain scalar gets its type afterwards."""
+        """The data again, with `substitute` called on every scalar that has `${`.
+
+        A plain scalar gets its type afterwards, and one that became empty is left out with its key.
+        """
         builder = _Builder(self.file, problems, substitute)
         return builder.build(self._composed()) if self._node is not None else _walk(self.data, substitute)
 
@@ -190,7 +197,8 @@ class _Builder:
             self._wrong(node, f"tag {node.tag} is not taken. Remove it.")
         if kind is yaml.SequenceNode:
             build = self.build
-            return [build(item, level + 1) for item in node.value]
+            items = [build(item, level + 1) for item in node.value]
+            return items if self._substitute is None else [item for item in items if item is not _ABSENT]
         return self._mapping(node, level + 1)
 
     def _mapping(self, node: yaml.MappingNode, level: int) -> dict[str, Any]:
@@ -206,7 +214,9 @@ class _Builder:
                 continue
             if key in made:
                 self._wrong(key_node, f'key "{key}" is given twice. Keep one.')
-            made[key] = self.build(value_node, level)
+            value = self.build(value_node, level)
+            if value is not _ABSENT:
+                made[key] = value
         for value_node in merges:
             self._merge(made, value_node, level)
         return made
@@ -225,6 +235,8 @@ class _Builder:
         tag, text = node.tag, node.value
         if self._substitute is not None and "${" in text:
             text = self._substitute(text)
+            if not text and not node.style:
+                return _ABSENT
             tag = self._resolve(yaml.ScalarNode, text, (True, False)) if not node.style else tag
         try:
             return _typed(tag, text)

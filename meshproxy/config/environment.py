@@ -23,7 +23,7 @@ class Substitution:
     def _replace(self, found: re.Match[str]) -> str:
         if found.group() == "$${":
             return "${"
-        name, default, odd = found.groups()
+        name, default, _ = found.groups()
         if name is None:
             remedy = 'Write ${NAME}, ${NAME:-default}, or $${ for "${" itself.'
             self.missing[found.group()] = f'"{found.group()}" is no reference to the environment. {remedy}'

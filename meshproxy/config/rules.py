@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
 
 import re2
 
@@ -12,7 +11,8 @@ HEADER_NAME = re.compile(r":?[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 """RFC 9110 5.6.2 token; a colon in front for HTTP/2's pseudo-headers."""
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 """RFC 9110 5.5: what no field value may have. A tab may."""
-_HOST_NAME = re.compile(r"(?=.{1,253}\.?\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?\Z")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\.?\Z)(?:{_LABEL}\.)*{_LABEL}\.?\Z")
 _UNTOUCHABLE = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "proxy-connection"}
 """Headers that frame a message or rule a connection: a change by configuration would break it or smuggle."""
 _MOST_REGEX_PROGRAM = 1 << 20
@@ -96,10 +96,3 @@ def domain(pattern: str) -> str:
     if re.search(r"[\x00-\x20\x7f/?#@]", pattern):
         return f'domain "{pattern}" has a character that no Host header has. Use a host name, without scheme and path.'
     return ""
-
-
-def access_log_format() -> Callable[[str], list[str]]:
-    """The checker of Envoy's format operators: text -> what is wrong with it."""
-    from meshproxy.telemetry.accesslog import check_format
-
-    return check_format

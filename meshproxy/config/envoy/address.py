@@ -7,7 +7,7 @@ from typing import Any
 
 from meshproxy.config import rules
 from meshproxy.config.envoy.translation import Table, Translation, takes
-from meshproxy.config.native.kinds import pipe_path
+from meshproxy.config.native.address import pipe_path
 from meshproxy.config.problems import Path
 from meshproxy.model import Address, PipeAddress, SocketAddress, StringMatch
 
@@ -44,8 +44,8 @@ def address(message: Any, path: Path, translation: Translation, names: bool = Fa
     socket = translation.fields(given["socket_address"], place)
     host = socket.get("address", "")
     if host and not rules.ip(host) and not (names and rules.host_name(host)):
-        remedy = "Write an IPv4 or IPv6 address in numbers." if not names else "Write an IP address, or a host name in a STRICT_DNS cluster."
-        translation.error((place, "address"), f'"{host}" is no address. {remedy}')
+        remedy = "an IP address, or a host name in a STRICT_DNS cluster" if names else "an IPv4 or IPv6 address in numbers"
+        translation.error((place, "address"), f'"{host}" is no address. Write {remedy}.')
         return None
     return SocketAddress(host, socket.get("port_value", 0))
 
@@ -60,7 +60,8 @@ def data_source(message: Any, path: Path, translation: Translation) -> bytes:
             with open(given["filename"], "rb") as opened:
                 return opened.read()
         except OSError as error:
-            translation.error((path, "filename"), f'cannot read "{given["filename"]}": {error.strerror}. Correct the path or its permissions.')
+            wrong = f'cannot read "{given["filename"]}": {error.strerror}. Correct the path or its permissions.'
+            translation.error((path, "filename"), wrong)
     if "environment_variable" in given:
         name = given["environment_variable"]
         if name not in os.environ:

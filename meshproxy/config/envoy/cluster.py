@@ -32,7 +32,9 @@ TAKES: Table = {
         close_connections_on_host_health_failure=_NO_CHECKS,
         ignore_health_on_host_removal=_NO_CHECKS,
     ),
-    _CLUSTER + "Cluster.CommonLbConfig": takes("healthy_panic_threshold", update_merge_window="concerns endpoints that a control plane sends"),
+    _CLUSTER + "Cluster.CommonLbConfig": takes(
+        "healthy_panic_threshold", update_merge_window="concerns endpoints that a control plane sends"
+    ),
     _CLUSTER + "Cluster.LeastRequestLbConfig": takes("choice_count"),
     _CLUSTER + "Cluster.RoundRobinLbConfig": takes(),
     _CLUSTER + "LoadBalancingPolicy": takes("policies"),
@@ -154,7 +156,8 @@ def _fits(place: SocketAddress | PipeAddress, path: Path, translation: Translati
             translation.error((path[0], "pipe"), "a STRICT_DNS cluster cannot have a UNIX socket. Use type STATIC.")
         return discovery == "static"
     if discovery == "static" and not rules.ip(place.host):
-        translation.error((path, "address"), f'"{place.host}" is a name and the cluster is STATIC. Set type: STRICT_DNS, or give the IP address.')
+        wrong = f'"{place.host}" is a name and the cluster is STATIC. Set type: STRICT_DNS, or give the IP address.'
+        translation.error((path, "address"), wrong)
         return False
     return True
 

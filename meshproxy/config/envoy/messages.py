@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.message import Message
 
 # Well-known types that an Any may carry: known to the pool only once their modules are loaded.
-from google.protobuf import any_pb2, duration_pb2, empty_pb2, struct_pb2, wrappers_pb2  # noqa: F401, I001  isort: skip
+from google.protobuf import any_pb2, duration_pb2, empty_pb2, struct_pb2, wrappers_pb2  # noqa: F401  isort: skip
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 

@@ -151,7 +151,8 @@ class _Routes:
         for field, kind in (("prefix", "prefix"), ("path", "exact"), ("path_separated_prefix", "segment_prefix")):
             if field in match:
                 if match[field] and not match[field].startswith("/") and field != "path_separated_prefix":
-                    self._t.problems.warning((path, field), f'"{match[field]}" matches nothing: a path begins with "/". Write "/{match[field]}".')
+                    wrong = f'"{match[field]}" matches nothing: a path begins with "/". Write "/{match[field]}".'
+                    self._t.problems.warning((path, field), wrong)
                 return PathMatch(kind, match[field], case_sensitive)
         if "safe_regex" in match:
             # Envoy: case_sensitive has no effect on regexes.
@@ -227,7 +228,8 @@ class _Routes:
         if made and total == 0:
             self._t.error(path, "the weights sum up to 0. Give one cluster a weight.")
         if "total_weight" in given and given["total_weight"].value != total:
-            self._t.error((path, "total_weight"), f"the weights sum up to {total} and not {given['total_weight'].value}. Remove total_weight.")
+            wrong = f"the weights sum up to {total} and not {given['total_weight'].value}. Remove total_weight."
+            self._t.error((path, "total_weight"), wrong)
         return tuple(made)
 
     def retry(self, message: Any, path: Path) -> RetryPolicy:
@@ -268,7 +270,8 @@ class _Routes:
             place = ((path, "retry_host_predicate"), index)
             predicate = self._fields(item, place)
             if "typed_config" in predicate:
-                found |= self._t.unpack(predicate["typed_config"], (place, "typed_config"), (_PREVIOUS_HOSTS,), "host predicate") is not None
+                packed, inside = predicate["typed_config"], (place, "typed_config")
+                found |= self._t.unpack(packed, inside, (_PREVIOUS_HOSTS,), "host predicate") is not None
             elif predicate.get("name") == "envoy.retry_host_predicates.previous_hosts":
                 found = True
             else:
@@ -293,8 +296,6 @@ class _Routes:
         given = self._fields(message, path)
         body = data_source(given["body"], (path, "body"), self._t) if "body" in given else b""
         if len(body) > self._most_body_bytes:
-            self._t.error(
-                (path, "body"),
-                f"the body has {len(body)} bytes, more than max_direct_response_body_size_bytes ({self._most_body_bytes}). Raise that limit.",
-            )
+            limit = f"max_direct_response_body_size_bytes ({self._most_body_bytes})"
+            self._t.error((path, "body"), f"the body has {len(body)} bytes, more than {limit}. Raise that limit.")
         return DirectResponse(status=given.get("status", 200), body=body)

@@ -113,7 +113,8 @@ class Translation:
         for oneof in of.oneofs:
             names = [field.name for field in oneof.fields]
             if constraints.oneof_required(oneof):
-                oneofs.append((names, f"one of {', '.join(name for name in names if name in taken.fields) or ', '.join(names)} is missing. Add it."))
+                offered = [name for name in names if name in taken.fields] or names
+                oneofs.append((names, f"one of {', '.join(offered)} is missing. Add it."))
         plan = self._plans[type(message)] = _Plan(handles, required, oneofs)
         return plan
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from meshproxy.config import rules
-from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Place, Size, Text, Whole, Word
-from meshproxy.config.native.rows import WRONG, Row, Section, Values
+from meshproxy.config.native.address import Place
+from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Size, Text, Whole, Word
+from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems, told
 from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress
 
@@ -104,7 +105,7 @@ CLUSTER = Section(
         Row("buffer_limit", Size(1024, 1 << 30), "Held for one upstream connection before reading pauses.", "buffer_limit_bytes"),
         Row("breakers", BREAKERS, "Limits for the cluster."),
         Row("high_breakers", BREAKERS, "Limits for routes with `priority: high`."),
-        Row("discovery", Word("static", "strict_dns"), "Where endpoints come from.", default=object(),
+        Row("discovery", Word("static", "strict_dns"), "Where endpoints come from.", default=DERIVED,
             shown_default="strict_dns when an endpoint has a name"),
         Row("dns_refresh", Duration(zero="", least_s=0.001), "Time between DNS lookups.", "dns_refresh_s"),
         Row("dns_lookup_family", Word("auto", "v4_only", "v6_only", "v4_preferred", "all"), "Which addresses are asked for."),

@@ -6,12 +6,24 @@ import re
 from typing import Any, NamedTuple
 
 from meshproxy.config import rules
-from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Place, Size, Text, Whole, Word
-from meshproxy.config.native.route import DIRECT, ROUTE, VIRTUAL_HOST, Targets, check_hosts, hosts_of
-from meshproxy.config.native.rows import WRONG, Row, Section, Values
+from meshproxy.config.native.actions import DIRECT, Targets
+from meshproxy.config.native.address import Place
+from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Size, Text, Whole, Word
+from meshproxy.config.native.route import ROUTE, VIRTUAL_HOST, check_hosts, hosts_of
+from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
 from meshproxy.config.native.telemetry import ACCESS_LOGS
 from meshproxy.config.problems import Path, Problems
-from meshproxy.model import FilterChain, ForwardAction, HttpConnectionManager, Listener, PathMatch, PythonFilter, Route, RouteTable, VirtualHost
+from meshproxy.model import (
+    FilterChain,
+    ForwardAction,
+    HttpConnectionManager,
+    Listener,
+    PathMatch,
+    PythonFilter,
+    Route,
+    RouteTable,
+    VirtualHost,
+)
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
 
@@ -23,8 +35,9 @@ def _target(text: str) -> str:
 FILTER = Section(
     "filter",
     (
-        Row("python", Text("class", _target), "The class, as `package.module:Class`; its constructor gets `settings`.", "target", required=True),
-        Row("name", Text(), "For logs and metrics.", default=object(), shown_default="the class"),
+        Row("python", Text("class", _target), "The class, as `package.module:Class`; its constructor gets `settings`.", "target",
+            required=True),
+        Row("name", Text(), "For logs and metrics.", default=DERIVED, shown_default="the class"),
         Row("settings", Free(), "Keyword arguments of the constructor."),
     ),
     PythonFilter,
@@ -38,11 +51,11 @@ HTTP = Section(
     "http",
     (
         Row("codec", Word("auto", "http1"), "Which HTTP is spoken."),
-        Row("stat_prefix", Text(), "The name in metrics (`http.<name>.`).", default=object(), shown_default="the listener's name"),
+        Row("stat_prefix", Text(), "The name in metrics (`http.<name>.`).", default=DERIVED, shown_default="the listener's name"),
         Row("server_name", Text("header value", rules.header_value), "The `server` header."),
         Row("server_header", Word("overwrite", "append_if_absent", "pass_through"), "What is done with the cluster's `server` header."),
         Row("via", Text("header value", rules.header_value), "Added to `via`.", shown_default="nothing"),
-        Row("use_remote_address", Flag(), "This is the edge: the client's address is the peer's, and x-forwarded headers of outside are not trusted."),
+        Row("use_remote_address", Flag(), "This is the edge: the client's address is the peer's; x-forwarded headers are not trusted."),
         Row("xff_trusted_hops", Whole(0, 255), "Proxies in front whose x-forwarded-for is trusted."),
         Row("skip_xff_append", Flag(), "Leave x-forwarded-for as it is."),
         Row("generate_request_id", Flag(), "Give each request an x-request-id."),
@@ -141,7 +154,8 @@ def _split_listener(entrance: Entrance) -> Values:
         del http["stat_prefix"]
     if http:
         values["http"] = http
-    values.update(chain_name=chain.name, connect_timeout_s=chain.connect_timeout_s, filters=manager.filters, access_logs=manager.access_logs)
+    values.update(chain_name=chain.name, connect_timeout_s=chain.connect_timeout_s)
+    values.update(filters=manager.filters, access_logs=manager.access_logs)
     if entrance.table is None or manager.route_table != listener.name:
         values["route_table"] = manager.route_table
     if entrance.table is not None:
@@ -166,7 +180,7 @@ def _split_hosts(hosts: tuple[VirtualHost, ...]) -> Values:
 LISTENER = Section(
     "listener",
     (
-        Row("name", Text(), "For metrics, logs and `status`.", default=object(), shown_default="the first address"),
+        Row("name", Text(), "For metrics, logs and `status`.", default=DERIVED, shown_default="the first address"),
         Row("address", ListOf(Place(), least=1), "Where it listens: one address or several.", "addresses", required=True),
         Row("to", Targets(), "Short for one route: every request goes to this cluster."),
         Row("respond", DIRECT, "Short for one route: every request is answered from here."),
@@ -175,7 +189,8 @@ LISTENER = Section(
         Row("route_table", Text(), "The route table of this name; with routes written here it is their name."),
         Row("http", HTTP, "How HTTP is spoken with clients."),
         Row("filters", ListOf(FILTER), "What requests go through, in order.", default=(), shown_default="none"),
-        Row("access_log", ACCESS_LOGS, "Logs of this listener's requests.", "access_logs", default=(), shown_default="the node's access_log"),
+        Row("access_log", ACCESS_LOGS, "Logs of this listener's requests.", "access_logs", default=(),
+            shown_default="the node's access_log"),
         Row("buffer_limit", Size(1024, 1 << 30), "Held for one client connection before reading pauses.", "buffer_limit_bytes"),
         Row("backlog", Whole(1, 65535), "Connections that may wait for accept.", reloadable=False),
         Row("max_connections", Whole(), "Connections of the node on this listener; 0 = unlimited."),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
+from meshproxy.config.native.address import Place
 from meshproxy.config.native.cluster import CLUSTERS
-from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Place, Size, Text, Whole, Word
+from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Size, Text, Whole, Word
 from meshproxy.config.native.listener import LISTENERS
 from meshproxy.config.native.route import TABLES
 from meshproxy.config.native.rows import Row, Section, Values
@@ -65,8 +66,8 @@ OVERLOAD = Section(
     "overload",
     (
         Row("max_worker_connections", Whole(1, 10_000_000), "Client connections of one worker; at it new ones are refused."),
-        Row("max_worker_buffer", Size(1 << 20), "Bytes one worker holds for slow peers; near it reading pauses, at it new requests get 503.",
-            "max_worker_buffer_bytes"),
+        Row("max_worker_buffer", Size(1 << 20),
+            "Bytes one worker holds for slow peers; near it reading pauses, at it new requests get 503.", "max_worker_buffer_bytes"),
     ),
     Process,
     help="What a worker holds at most.",
@@ -81,8 +82,10 @@ PROCESS_ROWS = (
     Row("group", Text(), "Run as this group.", reloadable=False, shown_default="the user's"),
     Row("control", _ABSOLUTE, "Path of the control socket.", reloadable=False, shown_default="depends on the user"),
     Row("pid_file", _ABSOLUTE, "File with the master's pid.", reloadable=False, shown_default="none"),
-    Row("drain_timeout", Duration(zero="at once"), "How long old connections may live on after a stop, a reload or an upgrade.", "drain_timeout_s"),
-    Row("worker_hung", Duration(zero="", least_s=1.0), "A worker that gives no sign for so long is replaced.", "worker_hung_s", reloadable=False),
+    Row("drain_timeout", Duration(zero="at once"), "How long old connections may live on after a stop, a reload or an upgrade.",
+        "drain_timeout_s"),
+    Row("worker_hung", Duration(zero="", least_s=1.0), "A worker that gives no sign for so long is replaced.", "worker_hung_s",
+        reloadable=False),
 )
 _PROCESS_DEFAULTS = {field: getattr(Process(), field) for field in Process.__struct_fields__}
 _STATS = Stats()

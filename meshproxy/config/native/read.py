@@ -18,10 +18,12 @@ from meshproxy.config.native.rows import WRONG
 from meshproxy.config.problems import Path, Problems
 from meshproxy.config.uniqueness import check_addresses, check_names
 from meshproxy.errors import ConfigError, Problem
-from meshproxy.model import Admin, AccessLog, Cluster, Listener, Node, Process, RouteTable, Snapshot, Stats
+from meshproxy.model import AccessLog, Admin, Cluster, Listener, Node, Process, RouteTable, Snapshot, Stats
 
 MOST_FILES = 10_000
 """A glob that takes in more is a mistake (`/**`)."""
+IGNORED_PREFIX = "x-"
+"""Top-level keys for what is only there to be referred to (YAML anchors)."""
 _PROCESS_FIELDS = [row.field for row in PROCESS_ROWS] + [row.field for row in OVERLOAD.rows]
 
 
@@ -49,6 +51,8 @@ class _Reading:
         data = self._expanded(document)
         real = os.path.realpath(document.file)
         self._taken.add(real)
+        if isinstance(data, dict):
+            data = {key: value for key, value in data.items() if not key.startswith(IGNORED_PREFIX)}
         values = TOP.read(data if data is not None else {}, document, self._problems)
         if values is WRONG:
             return
@@ -100,8 +104,10 @@ class _Reading:
         check_names("route table", ((table.name, path) for table, path in self._tables), problems)
         admin_path = self._settings["admin"][1] if admin is not None else document
         check_addresses(listeners, admin, admin_path, problems)
-        problems.unresolved("cluster", {cluster.name: None for cluster, _ in self._clusters}, 'Add it under "clusters" or correct the name.')
-        problems.unresolved("route table", {table.name: None for table, _ in self._tables}, 'Add it under "route_tables" or correct the name.')
+        clusters = {cluster.name: None for cluster, _ in self._clusters}
+        problems.unresolved("cluster", clusters, 'Add it under "clusters" or correct the name.')
+        tables = {table.name: None for table, _ in self._tables}
+        problems.unresolved("route table", tables, 'Add it under "route_tables" or correct the name.')
 
     def _expanded(self, document: Document) -> Any:
         if "${" not in document.text:
@@ -125,7 +131,8 @@ class _Reading:
         base = os.path.dirname(document.file)
         found = sorted(glob.glob(os.path.join(base, pattern), recursive=True))
         if not found and not glob.has_magic(pattern):
-            self._problems.error(path, f'included file "{os.path.join(base, pattern)}" is not there. Correct the path, or write a pattern with "*".')
+            file = os.path.join(base, pattern)
+            self._problems.error(path, f'included file "{file}" is not there. Correct the path, or write a pattern with "*".')
         for file in found:
             real = os.path.realpath(file)
             if real in chain:

@@ -26,6 +26,8 @@ class _Mark:
 WRONG = _Mark("WRONG")
 """What a kind returns after it told a problem."""
 UNSET = _Mark("UNSET")
+DERIVED = _Mark("DERIVED")
+"""The default of a setting that follows from others."""
 
 
 class Kind(Protocol):
@@ -178,7 +180,7 @@ def _defaults(struct: type[msgspec.Struct]) -> Values:
 def _row_schema(row: Row, definitions: dict[str, Any]) -> dict[str, Any]:
     schema = dict(row.kind.schema(definitions))
     schema["description"] = row.help
-    if row.default is not UNSET and row.default is not None and not row.required:
+    if row.default not in (UNSET, DERIVED, None) and not row.required:
         written = row.kind.write(row.default)
         if isinstance(written, (str, int, float, bool)) and written != "":
             schema["default"] = written

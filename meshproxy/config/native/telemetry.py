@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshproxy.config import rules
-from meshproxy.config.native.kinds import Duration, Flag, Fraction, Free, ListOf, Place, Size, Text, Whole, Word
+from meshproxy.config.native.address import Place
+from meshproxy.config.native.kinds import Duration, Flag, Fraction, Free, ListOf, Size, Text, Whole, Word
 from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import AccessLog, StatsSink
 from meshproxy.model.telemetry import DEFAULT_FORMAT
+from meshproxy.telemetry.operators import check_format
 
 
 def wrong_formats(value: Any) -> list[str]:
     """What is wrong with the format strings in a text or in nested JSON."""
     if isinstance(value, str):
-        return rules.access_log_format()(value)
+        return check_format(value)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return [wrong for item in items for wrong in wrong_formats(item)]
 

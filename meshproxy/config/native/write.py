@@ -16,7 +16,10 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
     """Plain data; reading it again gives an equal snapshot."""
     uses = Counter(listener.chains[0].terminal.route_table for listener in snapshot.listeners)
     tables = {table.name: table for table in snapshot.route_tables}
-    inline = {name for name, table in tables.items() if uses[name] == 1 and table == RouteTable(name=name, virtual_hosts=table.virtual_hosts)}
+    inline = {
+        name for name, table in tables.items()
+        if uses[name] == 1 and table == RouteTable(name=name, virtual_hosts=table.virtual_hosts)
+    }
     entrances = []
     for listener in snapshot.listeners:
         name = listener.chains[0].terminal.route_table
@@ -42,9 +45,12 @@ def to_yaml(snapshot: Snapshot) -> str:
     return dump(to_data(snapshot))
 
 
-def dump(data: Any) -> str:
-    """YAML in block style, in the order given. Every text that another YAML reader might take for something else is quoted."""
-    return yaml.dump(_escaped(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+def dump(data: Any, references: bool = True) -> str:
+    """YAML in block style, in the order given. Every text that another YAML reader might take for something else is quoted.
+
+    `references`: the reader replaces `${NAME}`, so what stands for itself is escaped.
+    """
+    return yaml.dump(escaped(data) if references else data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Dumper(yaml.CSafeDumper):
@@ -54,12 +60,12 @@ class _Dumper(yaml.CSafeDumper):
         return True
 
 
-def _escaped(data: Any) -> Any:
+def escaped(data: Any) -> Any:
     """`${` stands for itself."""
     if isinstance(data, str):
         return data.replace("${", "$${")
     if isinstance(data, (list, tuple)):
-        return [_escaped(item) for item in data]
+        return [escaped(item) for item in data]
     if isinstance(data, dict):
-        return {key: _escaped(value) for key, value in data.items()}
+        return {key: escaped(value) for key, value in data.items()}
     return data
