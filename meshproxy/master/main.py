@@ -18,7 +18,6 @@ from meshproxy.errors import BindError, ConfigError, ControlError, MeshproxyErro
 from meshproxy.ipc.boot import ExitCode
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.control_path import control_path
-from meshproxy.ipc.frames import close_all
 from meshproxy.ipc.messages import Answer, Ready
 from meshproxy.master import admin_socket, deaths, privileges, systemd
 from meshproxy.master.agent import AgentKeeper
@@ -136,8 +135,6 @@ class Master:
         asked = process.workers if command.workers < 0 else command.workers
         lanes = _lanes(asked, legacy)
         region = Region.open(legacy.region_fd) if legacy else Region.create(_pages(len(lanes)))
-        if legacy:
-            close_all([legacy.region_fd])
         allocator = BlockAllocator.inherit(region, legacy.rows, legacy.sinks) if legacy else BlockAllocator(region)
         node = Node(
             command=command, journal=journal, region=region, bindings=Bindings(who, command.config_path),

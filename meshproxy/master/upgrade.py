@@ -178,6 +178,7 @@ class Upgrader:
                 self._failed += message.errors
             elif isinstance(message, Ready) and not self._ready:
                 self._ready = True
+                self.node.agent.wanted = False
                 self.keeper.stop("a new master takes over")
         if self._channel.closed:
             self.node.loop.forget(self._channel)
@@ -215,8 +216,7 @@ class Upgrader:
 
     def _revive_agent(self) -> None:
         """It was stopped for a new master that died at the last moment."""
-        if self.node.agent.state is State.GONE and self.node.agent.generation:
-            self.node.agent.due_s = monotonic_s()
+        self.node.agent.wanted = True
 
     def _finish(self, errors: list[str]) -> None:
         asked, self._asked = self._asked, []

@@ -107,17 +107,18 @@ class Node:
         os.kill(self.status()["pid"], number)
 
     def end(self) -> int:
-        """Ends it and whatever took its place; gives the exit code of the first master."""
+        """Ends it and whatever took its place; gives the exit code of the first master. What does not end is killed and told."""
         with contextlib.suppress(Exception):
             self.ask("stop", graceful=False)
-        try:
-            code = self.process.wait(LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
         self._reader.join(LIMIT_S)
+        if self._reader.is_alive():
+            for pid in {int(pid) for line in self.lines for pid in re.findall(r"(?:pid|master)=(\d+)", line)}:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reader.join(LIMIT_S)
+            raise AssertionError("the node did not end:\n" + "\n".join(self.lines))
         self.process.stderr.close()
-        return code
+        return self.process.wait(LIMIT_S)
 
 
 def wait_for(look: Callable[[], object], condition: Callable, limit_s: float = LIMIT_S):

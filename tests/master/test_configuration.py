@@ -1,0 +1,130 @@
+"""The table of resources and the way from one state to the next, on a real scoreboard."""
+
+import pytest
+
+from meshproxy.errors import TableFullError
+from meshproxy.ipc.messages import NodeSettings
+from meshproxy.master.configuration import Change, Configuration, Versions
+from meshproxy.model import Cluster, Endpoint, EndpointSet, Node, Process, ResourceKind, RouteTable, SocketAddress, Stats
+from meshproxy.model.snapshot import pack
+from meshproxy.scoreboard.blocks import BlockAllocator
+from meshproxy.scoreboard.region import Region
+
+SETTINGS = NodeSettings(node=Node(), stats=Stats())
+
+
+def cluster(name: str, *ports: int, discovery: str = "static"):
+    endpoints = tuple(Endpoint(address=SocketAddress("127.0.0.1", port)) for port in ports)
+    return pack(ResourceKind.CLUSTER, name, Cluster(name=name, endpoints=endpoints, discovery=discovery))
+
+
+def endpoints(name: str, *ports: int):
+    found = EndpointSet(cluster=name, endpoints=tuple(Endpoint(address=SocketAddress("127.0.0.1", port)) for port in ports))
+    return pack(ResourceKind.ENDPOINTS, name, found)
+
+
+def table(*resources, page_cells: int | None = None) -> Configuration:
+    region = Region.create(2)
+    allocator = BlockAllocator(region, page_cells) if page_cells else BlockAllocator(region)
+    configuration = Configuration(allocator, Versions())
+    if resources:
+        accept(configuration, *resources)
+    return configuration
+
+
+def accept(configuration: Configuration, *resources) -> Change:
+    change = configuration.prepare_all(list(resources), SETTINGS, Process())
+    configuration.note_rows(change)
+    configuration.commit(change)
+    return change
+
+
+def keys(resources) -> list[tuple[str, str]]:
+    return [(each.kind.name, each.name) for each in resources]
+
+
+def test_only_what_differs_by_its_bytes_is_in_a_change() -> None:
+    configuration = table(cluster("a", 1), cluster("b", 1), cluster("c", 1))
+
+    change = configuration.prepare_all([cluster("a", 1), cluster("b", 2), cluster("d", 1)], SETTINGS, Process())
+
+    assert keys(change.upserts) == [("CLUSTER", "b"), ("CLUSTER", "d")]
+    assert change.removes == [(ResourceKind.CLUSTER, "c")]
+    assert change.settings is None
+
+
+def test_made_in_order_and_unmade_in_reverse() -> None:
+    routes = pack(ResourceKind.ROUTE_TABLE, "r", RouteTable(name="r"))
+    configuration = table()
+
+    made = accept(configuration, routes, cluster("a", 1))
+    unmade = configuration.prepare_all([], SETTINGS, Process())
+
+    assert keys(made.upserts) == [("CLUSTER", "a"), ("ROUTE_TABLE", "r")]
+    assert unmade.removes == [(ResourceKind.ROUTE_TABLE, "r"), (ResourceKind.CLUSTER, "a")]
+
+
+def test_found_endpoints_stay_while_their_cluster_is_one_that_is_found() -> None:
+    configuration = table(cluster("a", discovery="strict_dns"))
+    configuration.commit(configuration.prepare([endpoints("a", 1)]))
+
+    assert accept(configuration, cluster("a", discovery="strict_dns")).removes == []
+    assert accept(configuration, cluster("a", 7)).removes == [(ResourceKind.ENDPOINTS, "a")]
+
+
+def test_an_undone_change_goes_back_to_the_bytes_and_blocks_before() -> None:
+    configuration = table(cluster("a", 1), cluster("c", 1))
+    before = configuration.resources()
+
+    change = configuration.prepare_all([cluster("a", 2), cluster("b", 1)], SETTINGS, Process())
+    back, tokens = configuration.undo(change)
+
+    assert configuration.resources() == before
+    assert sorted(keys(back.upserts)) == [("CLUSTER", "a"), ("CLUSTER", "c")]
+    assert back.removes == [(ResourceKind.CLUSTER, "b")]
+    assert len(tokens) == 2
+    assert configuration.versions.order(back.version) > configuration.versions.order(change.version)
+
+
+def test_a_full_scoreboard_refuses_the_change_and_takes_nothing() -> None:
+    one_cluster = table(cluster("a", 1)).allocator.rows()
+    size = max(cell for _, _, cell in one_cluster) + 8
+    configuration = table(cluster("a", 1), page_cells=size)
+
+    with pytest.raises(TableFullError, match="'b'"):
+        configuration.prepare_all([cluster("a", 1), cluster("b", 1)], SETTINGS, Process())
+
+    assert configuration.allocator.rows() == one_cluster
+    assert accept(configuration, cluster("a", 1)).upserts == []
+
+
+def test_the_agent_hears_of_new_blocks_before_and_of_gone_ones_after() -> None:
+    configuration = table(cluster("a", 1))
+
+    change = configuration.prepare_all([cluster("b", 1)], SETTINGS, Process())
+    configuration.note_rows(change)
+    assert [row[:2] for row in change.rows] == [("CLUSTER", "b"), ("HOST", "b/127.0.0.1:1")]
+    assert change.rows_removed == []
+
+    configuration.commit(change)
+    after = Change(change.version, [], [])
+    configuration.note_rows(after)
+    assert after.rows_removed == [("CLUSTER", "a"), ("HOST", "a/127.0.0.1:1")]
+
+
+def test_versions_are_compared_by_when_they_were_issued() -> None:
+    versions = Versions()
+    issued = [versions.next(True), versions.next(False), versions.next(True), versions.withdraw(), versions.next(True)]
+
+    assert issued == ["1", "1.1", "2", "2.1", "3"]
+    assert [versions.order(each) for each in issued] == [1, 2, 3, 4, 5]
+    assert versions.order("unknown") == 0
+
+
+def test_versions_forget_the_oldest() -> None:
+    versions = Versions()
+    first = versions.next(True)
+    for _ in range(Versions.KEPT):
+        versions.next(False)
+
+    assert versions.order(first) == 0
