@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from meshproxy.errors import TableFullError
@@ -23,7 +25,12 @@ from meshproxy.scoreboard.blocks import MAX_SINKS, PREDECESSOR, BlockAllocator
 from meshproxy.scoreboard.catalogue import BlockKind, block_cells
 from meshproxy.scoreboard.region import Region
 
-KINDS = {Cluster: ResourceKind.CLUSTER, EndpointSet: ResourceKind.ENDPOINTS, RouteTable: ResourceKind.ROUTE_TABLE, Listener: ResourceKind.LISTENER}
+KINDS = {
+    Cluster: ResourceKind.CLUSTER,
+    EndpointSet: ResourceKind.ENDPOINTS,
+    RouteTable: ResourceKind.ROUTE_TABLE,
+    Listener: ResourceKind.LISTENER,
+}
 
 
 @pytest.fixture
@@ -55,7 +62,8 @@ def test_labels_of_each_kind_of_resource(region: Region) -> None:
     cluster = grant(allocator, Cluster(name="a", alt_stat_name="alt", endpoints=(endpoint(1), endpoint(2))))
     dns = grant(allocator, Cluster(name="d", discovery="strict_dns", endpoints=(Endpoint(address=SocketAddress("host.test", 1)),)))
     answer = grant(allocator, EndpointSet(cluster="d", endpoints=(endpoint(3),)))
-    table = grant(allocator, RouteTable(name="t", virtual_hosts=(VirtualHost(name="v", domains=("*",), stats=True), VirtualHost(name="w", domains=("w",)))))
+    hosts = (VirtualHost(name="v", domains=("*",), stats=True), VirtualHost(name="w", domains=("w",)))
+    table = grant(allocator, RouteTable(name="t", virtual_hosts=hosts))
     front = grant(allocator, listener("l", 80, ["in", "in2"], AccessLog(sink="stdout", text="x")))
 
     assert list(cluster.blocks) == ["cluster", "host:10.0.0.1:1", "host:10.0.0.1:2"]
@@ -75,7 +83,7 @@ def test_blocks_do_not_overlap(region: Region) -> None:
     grant(allocator, listener("l", 80, ["in"]))
     rows = allocator.rows()
 
-    for (kind, _, cell), (_, _, following) in zip(rows, rows[1:], strict=False):
+    for (kind, _, cell), (_, _, following) in pairwise(rows):
         assert cell + block_cells(BlockKind[kind]) <= following
 
 
