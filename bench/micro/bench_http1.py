@@ -27,6 +27,11 @@ BROWSER_LINES = [
     b"X-Request-ID: 3f2b8c1e-7a44-4c0f-9a51-0d5b8f0e2c77",
     b"X-Forwarded-For: 198.51.100.17",
 ]
+CURL_LINES = [b"Host: a:8080", b"User-Agent: curl/8.5.0", b"Accept: */*"]
+ORIGIN_LINES = [
+    b"Server: nginx/1.24.0", b"Date: Tue, 24 Nov 2026 15:00:00 GMT", b"Content-Type: application/json", b"Content-Length: 512",
+    b'ETag: "1a2b"',
+]
 TRACING_LINES = [b"X-Custom-Header-%02d: value-of-the-header-number-%02d" % (n, n) for n in range(20)]
 
 
@@ -40,12 +45,10 @@ def chunked(size: int, count: int) -> bytes:
 
 LOADS: list[tuple[str, Callable[[bytes, int], int], bytes]] = [
     ("request, 1 header", http1.repeat_request, head(b"GET / HTTP/1.1", [b"Host: a"])),
-    ("request, curl's 3 headers", http1.repeat_request, head(b"GET /a HTTP/1.1", [b"Host: a:8080", b"User-Agent: curl/8.5.0", b"Accept: */*"])),
+    ("request, curl's 3 headers", http1.repeat_request, head(b"GET /a HTTP/1.1", CURL_LINES)),
     ("request, 10 headers", http1.repeat_request, head(b"GET /catalogue/42?colour=blue HTTP/1.1", BROWSER_LINES)),
     ("request, 30 headers", http1.repeat_request, head(b"GET /catalogue/42?colour=blue HTTP/1.1", BROWSER_LINES + TRACING_LINES)),
-    ("response, 5 headers", http1.repeat_response, head(b"HTTP/1.1 200 OK", [
-        b"Server: nginx/1.24.0", b"Date: Tue, 24 Nov 2026 15:00:00 GMT", b"Content-Type: application/json", b"Content-Length: 512", b"ETag: \"1a2b\"",
-    ])),
+    ("response, 5 headers", http1.repeat_response, head(b"HTTP/1.1 200 OK", ORIGIN_LINES)),
     ("chunked body, 1 x 16 bytes", http1.repeat_chunked, chunked(16, 1)),
     ("chunked body, 100 x 16 bytes", http1.repeat_chunked, chunked(16, 100)),
     ("chunked body, 16 x 4096 bytes", http1.repeat_chunked, chunked(4096, 16)),

@@ -43,7 +43,7 @@ def test_header_ids_are_those_of_the_contract_in_any_case() -> None:
             continue
         wire = name.lower().replace("_", "-").encode()
         assert [http1.header_id_of(each) for each in (wire, wire.upper(), wire.title())] == [number] * 3, name
-        assert http1.header_id_of(wire[:-1]) != number and http1.header_id_of(wire + b"x") != number
+        assert number not in (http1.header_id_of(wire[:-1]), http1.header_id_of(wire + b"x"))
         assert http1.header_id_of(bytes([wire[0] ^ 1]) + wire[1:]) != number, "the first letter counts"
         assert http1.header_id_of(wire[:-1] + bytes([wire[-1] ^ 1])) != number, "the last letter counts"
 
@@ -56,7 +56,8 @@ def test_other_header_names_have_no_id() -> None:
 def test_every_error_has_a_text_and_a_status() -> None:
     numbers = [int(number) for number in re.findall(r"^    ERROR_\w+ = (-\d+)", CONTRACT, re.MULTILINE)]
 
-    assert len({http1.text_of(number) for number in numbers}) == len(numbers) and all(map(http1.text_of, numbers))
+    assert len({http1.text_of(number) for number in numbers}) == len(numbers)
+    assert all(map(http1.text_of, numbers))
     assert {number: http1.status_of(number) for number in numbers if http1.status_of(number) != 400} == {
         -3: 505, -16: 431, -17: 431, -18: 414, -21: 431, -24: 501,
     }
@@ -176,6 +177,43 @@ def test_a_connection_header_nominates_at_most_32_names() -> None:
     assert parsed(request(b"Connection: " + b",".join(names[:32])))
     assert error(request(b"Connection: " + b",".join(names))) == -7
     assert error(request(*[b"Connection: " + name for name in names])) == -7, "counted over all lines"
+
+
+@pytest.mark.parametrize("name", [*oracle.END_TO_END, *oracle.NAMES, b"x-forwarded-port", b"x-envoy-other", b"content-range"])
+def test_no_connection_header_takes_what_others_rely_on(name: bytes) -> None:
+    lines = [b"Connection: close, " + name.title()]
+    if name not in (b"host", b"transfer-encoding", b"content-length", b"connection"):
+        lines.append(name + b": 1")
+
+    gone = {field.lower() for field, _, _, hop_by_hop in parsed(request(*lines))["headers"] if hop_by_hop}
+
+    assert gone <= {b"connection", name} & oracle.HOP_BY_HOP
+
+
+@pytest.mark.parametrize("name", [b"x-y", b"x-forwarded", b"cookies", b"xcookie", b"trace-parent", b"accept"])
+def test_a_connection_header_takes_any_other_field(name: bytes) -> None:
+    assert (name, b"1", 0, True) in parsed(request(b"Connection: " + name.upper(), name + b": 1"))["headers"]
+
+
+# Trailers
+
+FORBIDDEN_TRAILERS = [
+    *oracle.NAMES, *oracle.END_TO_END, *oracle.NO_TRAILERS, b"if-none-match", b"content-md5", b"x-forwarded-port", b"x-envoy-a",
+]
+
+
+@pytest.mark.parametrize("name", FORBIDDEN_TRAILERS)
+def test_a_trailer_cannot_change_what_the_head_promised(name: bytes) -> None:
+    assert http1.parse_trailers_bytes(b"X: 1\r\n" + name.title() + b": 1\r\n")[0] == -20
+
+
+def test_trailers_are_fields_like_others() -> None:
+    lines = b"grpc-status: 0\r\nServer-Timing:  a \r\n"
+    said = http1.parse_trailers_bytes(lines)
+
+    assert isinstance(said, dict)
+    assert said["headers"] == [(b"grpc-status", b"0", 0, False), (b"Server-Timing", b"a", 0, False)]
+    assert said["length"] == len(lines + b"\r\n"), "the lines and the empty line that ends them"
 
 
 # Bodies

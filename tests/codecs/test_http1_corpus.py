@@ -26,7 +26,8 @@ def judged(case: Case, head: dict | int) -> int | dict:
 
 def check(case: Case, verdict: int | dict) -> None:
     if case.status:
-        assert isinstance(verdict, int) and verdict < 0, "must be refused"
+        assert isinstance(verdict, int), "must be refused"
+        assert verdict < 0, "must not be waited for"
         assert codec.status_of(verdict) == case.status
         return
     assert isinstance(verdict, dict), "must be read"

@@ -46,7 +46,7 @@ def heads(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def responses(draw: st.DrawFn) -> bytes:
-    status = draw(st.sampled_from([b"200 OK", b"204 No", b"304 x", b"100 Continue", b"101 S", b"600 x", b"200", b"2000", b"20 x", b"200\tx"]))
+    status = draw(st.sampled_from([b"200 OK", b"204 No", b"304 x", b"100 x", b"101 S", b"600 x", b"200", b"2000", b"20 x", b"200\tx"]))
     line = draw(VERSIONS) + b" " + status + draw(ENDS)
     return line + b"".join(draw(st.lists(LINES, max_size=5))) + draw(ENDS)
 
@@ -116,4 +116,4 @@ def test_mutated_corpus(request: pytest.FixtureRequest) -> None:
     """The fuzz target, briefly; with --long for as long as it takes to be convincing."""
     ran = fuzz_http1.fuzz(seed=1, iterations=1_000_000 if request.config.getoption("--long") else 8_000)
 
-    assert ran.refused and ran.read, "mutations that never change the verdict find nothing"
+    assert min(ran) > 500, "mutations that never change the verdict find nothing"

@@ -3,8 +3,8 @@
     python -m tests.fuzz.fuzz_http1 [--seed N] [--iterations N | --long]
 
 The same seed and number give the same inputs. The first disagreement ends the run with its bytes; a crash of the process is one as well,
-best looked for on a sanitizer build. `--atheris` drives the same comparison by coverage where atheris is installed; the rest of its command line
-is libFuzzer's.
+best looked for on a sanitizer build. `--atheris` drives the same comparison by coverage where atheris is installed; the rest of its
+command line is libFuzzer's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from typing import NamedTuple
 
 from tests.corpus.http1 import responses, smuggling, valid
 from tests.oracles import http1_agreement as agreement
-from tests.oracles.http1 import BODY_CHUNKED, Limits
+from tests.oracles.http1 import BODY_CHUNKED, DEFAULTS, Limits
 
 SEED_BYTES_AT_MOST = 1500
 WORDS = [
-    b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\x00", b"\t", b" ", b":", b",", b";", b"=", b"0", b"5", b"ffffffffffffffff", b"\xff", b"\x7f", b"\x0b",
+    b"\r\n", b"\n", b"\r", b"\r\n\r\n",
+    b"\x00", b"\t", b" ", b":", b",", b";", b"=", b"0", b"5", b"ffffffffffffffff", b"\xff", b"\x7f", b"\x0b",
     b"Host: b\r\n", b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close, X\r\n", b"Expect: 100-continue\r\n",
-    b"chunked", b"HTTP/1.0", b"HTTP/1.1", b"GET / HTTP/1.1\r\n", b"http://a/", b"0\r\n\r\n", b"5\r\nhello\r\n", b";a=b", b"X: y\r\n", b"_", b"#",
+    b"chunked", b"HTTP/1.0", b"HTTP/1.1", b"GET / HTTP/1.1\r\n", b"http://a/", b"0\r\n\r\n", b"5\r\nhello\r\n", b";a=b",
+    b"X: y\r\n", b"_", b"#",
 ]
 METHODS = [b"GET", b"HEAD", b"CONNECT"]
 
@@ -61,7 +63,7 @@ def mutate(data: bytes, other: bytes, chance: random.Random) -> bytes:
             return data[:at] + other[chance.randrange(len(other) + 1):]
 
 
-def compare(is_request: bool, data: bytes, cuts: list[int], method: bytes = b"GET", limits: Limits = Limits()) -> bool:
+def compare(is_request: bool, data: bytes, cuts: list[int], method: bytes = b"GET", limits: Limits = DEFAULTS) -> bool:
     """Whether the head is read; raises AssertionError when codec and twin disagree on head, body or trailers at these cuts."""
     cuts = sorted(min(cut, len(data)) for cut in cuts)
     if is_request:
@@ -69,7 +71,9 @@ def compare(is_request: bool, data: bytes, cuts: list[int], method: bytes = b"GE
     else:
         head = agreement.agree_on_response_split(data, method, [*cuts, len(data)])
     # What follows a refused head is looked at as a chunked body all the same.
-    length, body, content_length = (head["length"], head["body"], head["content_length"]) if isinstance(head, dict) else (0, BODY_CHUNKED, -1)
+    length, body, content_length = 0, BODY_CHUNKED, -1
+    if isinstance(head, dict):
+        length, body, content_length = head["length"], head["body"], head["content_length"]
     rest = data[length:]
     agreement.agree_on_body(rest, body, content_length, 64, [min(cut, len(rest)) for cut in cuts])
     agreement.agree_on_trailers(rest)
@@ -84,7 +88,9 @@ def fuzz(seed: int, iterations: int) -> Ran:
         is_request, data = chance.choice(pool)
         for _ in range(chance.choice((1, 1, 2, 3, 6))):
             data = mutate(data, chance.choice(pool)[1], chance)
-        limits = Limits() if chance.randrange(4) else Limits(chance.randrange(1, 300), chance.randrange(6), chance.randrange(60), False, False)
+        limits = DEFAULTS
+        if not chance.randrange(4):
+            limits = Limits(chance.randrange(1, 300), chance.randrange(6), chance.randrange(60), False, False)
         cuts = [chance.randrange(len(data) + 1) for _ in range(chance.randrange(5))]
         read += compare(is_request, data, cuts, chance.choice(METHODS), limits)
     return Ran(read, iterations - read)

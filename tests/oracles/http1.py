@@ -55,6 +55,9 @@ class Limits:
     allow_absolute_form: bool = True
 
 
+DEFAULTS = Limits()
+
+
 class Refused(Exception):
     """Carries the number that the codec would have said: an error, or MORE."""
 
@@ -179,7 +182,7 @@ def unfinished_request_line(line: bytes, limits: Limits) -> None:
     refuse_if(space != b"" and len(version) > 9, BAD_REQUEST_LINE)
 
 
-def parse_request(data: bytes, limits: Limits = Limits()) -> dict | int:
+def parse_request(data: bytes, limits: Limits = DEFAULTS) -> dict | int:
     try:
         start = request_start(data)
         end = head_end(data[:limits.head_bytes], start)
@@ -315,7 +318,7 @@ def status_line(text: bytes) -> tuple[dict, int]:
     return {"minor_version": int(found[1]), "status": int(found[2]), "reason": found[3] or b""}, found.end() + 1
 
 
-def parse_response(data: bytes, method: bytes = b"GET", limits: Limits = Limits()) -> dict | int:
+def parse_response(data: bytes, method: bytes = b"GET", limits: Limits = DEFAULTS) -> dict | int:
     try:
         refuse_if(data == b"", MORE)
         end = head_end(data[:limits.head_bytes], 0)
@@ -353,7 +356,7 @@ def settle_response(head: dict, fields: list[tuple[bytes, bytes, bytes]], method
 
 # Trailers and bodies
 
-def parse_trailers(data: bytes, limits: Limits = Limits()) -> dict | int:
+def parse_trailers(data: bytes, limits: Limits = DEFAULTS) -> dict | int:
     try:
         refuse_if(data != b"" and not data.endswith(b"\r\n"), BAD_TRAILER)
         fields = header_fields(data, limits)
@@ -378,7 +381,9 @@ class Body:
 
 EXTENSIONS = rb"(?:;" + TOKEN + rb"(?:=" + TOKEN + rb")?)*"
 SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(" + EXTENSIONS + rb")\r\n", re.DOTALL)
-SIZE_LINE_BEGUN = re.compile(rb"(?:([0-9A-Fa-f]{1,16})(" + EXTENSIONS + rb"(?:;|;" + TOKEN + rb"=)?)|([0-9A-Fa-f]{1,16})(" + EXTENSIONS + rb")\r)?", re.DOTALL)
+SIZE_LINE_BEGUN = re.compile(
+    rb"(?:([0-9A-Fa-f]{1,16})(" + EXTENSIONS + rb"(?:;|;" + TOKEN + rb"=)?)|([0-9A-Fa-f]{1,16})(" + EXTENSIONS + rb")\r)?", re.DOTALL,
+)
 
 
 def decode_body(data: bytes, body: int, content_length: int = -1, trailer_limit: int = 8192) -> Body:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from meshproxy.codecs import http1 as codec
 from tests.oracles import http1 as oracle
-from tests.oracles.http1 import BODY_END, BODY_MORE, MORE, Body, Limits
+from tests.oracles.http1 import BODY_END, BODY_MORE, DEFAULTS, MORE, Body, Limits
 
 SPLIT_EVERYWHERE_BELOW_BYTES = 1500
 """Longer inputs are split at some hundred places: every prefix of them costs the square of their length."""
@@ -15,7 +15,7 @@ Verdict = dict | int
 Parse = Callable[[bytes, int], Verdict]
 
 
-def compiled_request(data: bytes, scanned: int = 0, limits: Limits = Limits()) -> Verdict:
+def compiled_request(data: bytes, scanned: int = 0, limits: Limits = DEFAULTS) -> Verdict:
     said = codec.parse_request_bytes(
         data, scanned=scanned, head_bytes=limits.head_bytes, headers=limits.headers, target_bytes=limits.target_bytes,
         allow_http_10=limits.allow_http_10, allow_absolute_form=limits.allow_absolute_form,
@@ -23,7 +23,7 @@ def compiled_request(data: bytes, scanned: int = 0, limits: Limits = Limits()) -
     return said[0] if isinstance(said, tuple) else said
 
 
-def compiled_response(data: bytes, method: bytes = b"GET", scanned: int = 0, limits: Limits = Limits()) -> Verdict:
+def compiled_response(data: bytes, method: bytes = b"GET", scanned: int = 0, limits: Limits = DEFAULTS) -> Verdict:
     said = codec.parse_response_bytes(data, method, scanned=scanned, head_bytes=limits.head_bytes, headers=limits.headers)
     return said[0] if isinstance(said, tuple) else said
 
@@ -33,19 +33,19 @@ def places(length: int) -> Iterable[int]:
     return range(length + 1) if length < SPLIT_EVERYWHERE_BELOW_BYTES else range(0, length + 1, max(length // 200, 1))
 
 
-def agree_on_request(data: bytes, limits: Limits = Limits()) -> Verdict:
+def agree_on_request(data: bytes, limits: Limits = DEFAULTS) -> Verdict:
     said = compiled_request(data, 0, limits)
     assert said == oracle.parse_request(data, limits), data
     return said
 
 
-def agree_on_response(data: bytes, method: bytes = b"GET", limits: Limits = Limits()) -> Verdict:
+def agree_on_response(data: bytes, method: bytes = b"GET", limits: Limits = DEFAULTS) -> Verdict:
     said = compiled_response(data, method, 0, limits)
     assert said == oracle.parse_response(data, method, limits), data
     return said
 
 
-def agree_on_request_split(data: bytes, limits: Limits = Limits(), cuts: Iterable[int] | None = None) -> Verdict:
+def agree_on_request_split(data: bytes, limits: Limits = DEFAULTS, cuts: Iterable[int] | None = None) -> Verdict:
     whole = agree_on_request(data, limits)
     agree_at_cuts(
         data, whole, places(len(data)) if cuts is None else cuts,
@@ -115,7 +115,7 @@ def agree_on_body_split(data: bytes, body: int, content_length: int = -1, traile
     return agree_on_body(data, body, content_length, trailer_limit)
 
 
-def agree_on_trailers(data: bytes, limits: Limits = Limits()) -> Verdict:
+def agree_on_trailers(data: bytes, limits: Limits = DEFAULTS) -> Verdict:
     said = codec.parse_trailers_bytes(data, headers=limits.headers)
     said = said[0] if isinstance(said, tuple) else {key: said[key] for key in ("headers", "known")}
     assert said == oracle.parse_trailers(data, limits), data
