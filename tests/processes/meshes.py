@@ -11,7 +11,8 @@ Json = dict[str, Any]
 
 def plain(origin_port: int, *, port: int = 0, name: str = "ingress", mark: str = "", admin: bool = False, **manager: Any) -> Json:
     """One listener, one route, one cluster. `mark` comes back in the header x-mark, so that a test sees which configuration answered."""
-    routes = [bootstrap.route("/", "origin", **marked(mark))]
+    # No timeout: the tests hold requests for as long as they need.
+    routes = [bootstrap.route("/", {"cluster": "origin", "timeout": "0s"}, **marked(mark))]
     listener = bootstrap.http_listener(name, port, [bootstrap.virtual_host(routes)], **manager)
     return bootstrap.bootstrap([listener], [bootstrap.cluster("origin", origin_port)], 0 if admin else None)
 

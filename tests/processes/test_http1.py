@@ -515,6 +515,14 @@ def test_a_head_over_the_limit_is_431(mesh: Mesh) -> None:
         assert client.is_closed()
 
 
+def test_a_target_over_the_limit_is_refused_by_its_length(mesh: Mesh) -> None:
+    with Client(mesh.port) as client:
+        client.send(get("/open/" + "a" * 70_000))
+
+        assert client.answer().status in (414, 431)
+        assert client.is_closed()
+
+
 def test_too_many_headers_are_431(mesh: Mesh) -> None:
     said = ask(mesh.port, get("/open/", "mesh.test", *(f"X-{number}: 1" for number in range(120))))
 

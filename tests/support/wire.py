@@ -48,7 +48,7 @@ class Stream:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.sock.settimeout(LIMIT_S)
-        self.held = b""
+        self.held = bytearray()
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -65,22 +65,25 @@ class Stream:
         try:
             data = self.sock.recv(65536)
         except ConnectionResetError as error:
-            raise ClosedError(f"reset after {self.held[-200:]!r}") from error
+            raise ClosedError(f"reset after {bytes(self.held[-200:])!r}") from error
         if not data:
-            raise ClosedError(f"closed after {self.held[-200:]!r}")
+            raise ClosedError(f"closed after {bytes(self.held[-200:])!r}")
         self.held += data
 
     def until(self, mark: bytes) -> bytes:
         """Everything up to and with `mark`."""
         while mark not in self.held:
             self.more()
-        taken, mark, self.held = self.held.partition(mark)
-        return taken + mark
+        return self._take(self.held.index(mark) + len(mark))
 
     def exactly(self, count: int) -> bytes:
         while len(self.held) < count:
             self.more()
-        taken, self.held = self.held[:count], self.held[count:]
+        return self._take(count)
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self.held[:count])
+        del self.held[:count]
         return taken
 
     def rest(self) -> bytes:
@@ -89,8 +92,7 @@ class Stream:
             while True:
                 self.more()
         except ClosedError:
-            taken, self.held = self.held, b""
-            return taken
+            return self._take(len(self.held))
 
     def chunks(self) -> tuple[bytes, list[tuple[str, str]]]:
         """A chunked body and its trailers (RFC 9112 7.1)."""
