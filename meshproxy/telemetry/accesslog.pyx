@@ -242,6 +242,11 @@ cdef class Format:
         return None if length < 0 else bytes(room[:length])
 
 
+def operator_names() -> set[str]:
+    """The operators that are compiled."""
+    return set(_CODES)
+
+
 cdef const char *kept(Format format, str text) except NULL:
     encoded = text.encode()
     format.keep.append(encoded)
