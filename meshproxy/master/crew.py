@@ -172,6 +172,7 @@ class Crew:
         expected = returncode == 0 and slot.state is State.DRAINING
         slot.last_death = "" if expected else deaths.explain(returncode, worker.ours)
         node.workers.died(slot, monotonic_s(), returncode)
+        self.steer()
         node.region.set_state(slot.number, State.GONE)
         node.region.zero_gauges(slot.number, node.configuration.allocator.all_rows())
         node.retirement.gone(pid)

@@ -97,10 +97,11 @@ class Ending:
 class Master:
     """One object for the process. Its modules do the work; what is here is who calls whom."""
 
-    def __init__(self, node: Node, control_fd: int, former: Channel | None, legacy: Inheritance | None, workers_asked: int) -> None:
+    def __init__(self, node: Node, control_fd: int, former: Channel | None, legacy: Inheritance | None, asked: int, wanted: int) -> None:
         self.node = node
         self.former = former
-        self.workers_asked = workers_asked
+        self.workers_asked = asked
+        self.workers_wanted = wanted
         self.signals = SignalQueue()
         self.keeper = AgentKeeper(node, on_order=lambda order, channel: self.orders.take(order, channel),
                                   on_endpoints=lambda put: self.reloader.put_endpoints(put))
@@ -133,7 +134,8 @@ class Master:
         path = legacy.control_path if legacy else control_path(command.control or process.control, command.env, os.getuid())
         control_fd = legacy.control_fd if legacy else open_control(path, who)
         asked = process.workers if command.workers < 0 else command.workers
-        lanes = _lanes(asked, legacy)
+        wanted = _workers_wanted(asked, legacy)
+        lanes = _lanes(wanted, legacy)
         region = Region.open(legacy.region_fd) if legacy else Region.create(_pages(len(lanes)))
         allocator = BlockAllocator.inherit(region, legacy.rows, legacy.sinks) if legacy else BlockAllocator(region)
         node = Node(
@@ -155,7 +157,7 @@ class Master:
                 os.unlink(path)
                 node.bindings.close_all(unlink=True)
             raise
-        master = cls(node, control_fd, former, legacy, asked)
+        master = cls(node, control_fd, former, legacy, asked, wanted)
         master.scale.begin(lanes)
         return master
 
@@ -262,7 +264,6 @@ class Master:
                           admin=node.admin_address or "none", control=node.control_path)
 
     def _on_gone(self, slot: Slot, pid: int, returncode: int) -> None:
-        self.crew.steer()
         self.scale.on_gone(slot)
         self.reloader.on_gone(pid)
         hopeless = returncode in (ExitCode.BOOT_ERROR, ExitCode.CONFIG_REFUSED) or self.node.workers.is_tripped(slot)
@@ -369,7 +370,8 @@ class Master:
         if self.was_ready:
             node.agent.due_s = monotonic_s()
             self._say_ready()
-        for _ in range(len(node.workers.slots) - (self.workers_asked or len(node.workers.slots))):
+        node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
+        for _ in range(len(node.workers.slots) - self.workers_wanted):
             self._rescale(self.scale.fewer)
 
     def _write_pid_file(self) -> None:
@@ -425,13 +427,17 @@ def _drop(node: Node, who: privileges.Identity) -> None:
                              user=who.name, files=" ".join(unreadable), remedy="install where every user may read")
 
 
-def _lanes(asked: int, legacy: Inheritance | None) -> list[int]:
-    """As many as asked; over an upgrade those that are, unless another number is asked for now. Fewer is done after the take-over."""
-    if legacy and (legacy.workers_asked == asked or 0 < asked <= len(legacy.lanes)):
-        return legacy.lanes
-    count = asked or len(os.sched_getaffinity(0))
+def _workers_wanted(asked: int, legacy: Inheritance | None) -> int:
+    """As asked (0 = one for each usable core); over an upgrade as many as there are, unless another number is asked for now."""
+    if legacy and legacy.workers_asked == asked:
+        return len(legacy.lanes)
+    return asked or len(os.sched_getaffinity(0))
+
+
+def _lanes(wanted: int, legacy: Inheritance | None) -> list[int]:
+    """Those of a former master and as many more as are missing. Superfluous ones go after the take-over, when they can be drained."""
     lanes = list(legacy.lanes) if legacy else []
-    return lanes + [number for number in range(count) if number not in lanes][: max(count - len(lanes), 0)]
+    return lanes + [number for number in range(wanted) if number not in lanes][: max(wanted - len(lanes), 0)]
 
 
 def _pages(workers: int) -> int:

@@ -19,7 +19,18 @@ import msgspec
 
 from meshproxy.ipc.client import converse
 from meshproxy.ipc.messages import Answer, Order
-from meshproxy.model import Admin, Cluster, FilterChain, HttpConnectionManager, Listener, PipeAddress, Process, RouteTable, Snapshot, SocketAddress
+from meshproxy.model import (
+    Admin,
+    Cluster,
+    FilterChain,
+    HttpConnectionManager,
+    Listener,
+    PipeAddress,
+    Process,
+    RouteTable,
+    Snapshot,
+    SocketAddress,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 20.0
@@ -108,8 +119,10 @@ class Node:
 
     def end(self) -> int:
         """Ends it and whatever took its place; gives the exit code of the first master. What does not end is killed and told."""
-        with contextlib.suppress(Exception):
-            self.ask("stop", graceful=False)
+        if self._reader.is_alive():
+            with contextlib.suppress(Exception):
+                self.ask("stop", graceful=False)
+        # The log ends with the last process that has it: masters, workers and agents of all generations.
         self._reader.join(LIMIT_S)
         if self._reader.is_alive():
             for pid in {int(pid) for line in self.lines for pid in re.findall(r"(?:pid|master)=(\d+)", line)}:

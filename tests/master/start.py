@@ -13,7 +13,7 @@ def main() -> int:
     entries = Entries(**{role: chosen.pop(role, f"tests.master.stubs:{default}") for role, default in
                          (("worker", "run_worker"), ("agent", "run_agent"), ("loader", "load"))})
     patience = Patience(**{name: float(value) for name, value in chosen.items()})
-    return run(path, int(workers), control, "debug", entries=entries, patience=patience)
+    return run(path, None if workers == "-1" else int(workers), control, "debug", entries=entries, patience=patience)
 
 
 if __name__ == "__main__":

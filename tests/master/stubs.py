@@ -19,7 +19,20 @@ import msgspec
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.ipc.boot import AgentBoot, WorkerBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, NodeState, Order, PutEndpoints, Ready, ReopenLogs, Sockets, Stop
+from meshproxy.ipc.messages import (
+    AdoptConnections,
+    Applied,
+    Configure,
+    Drain,
+    LetGo,
+    NodeState,
+    Order,
+    PutEndpoints,
+    Ready,
+    ReopenLogs,
+    Sockets,
+    Stop,
+)
 from meshproxy.model import EndpointSet, ResourceKind, Snapshot
 from meshproxy.model.snapshot import pack
 
