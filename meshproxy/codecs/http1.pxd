@@ -137,7 +137,7 @@ ctypedef struct BodyDecoder:
     uint32_t line_bytes                  # of the chunk-size line so far: bounded
     uint32_t extension_bytes             # of all chunk-size lines of this body so far: bounded
     uint32_t trailer_limit
-    char *trailers                       # raw trailer lines with their CRLFs, without the last empty line; NULL = none
+    char *trailers                       # raw trailer lines with their CRLFs, without the last empty line; NULL = none; checked, see parse_trailers
     uint32_t trailers_length
     char *held                           # trailer bytes that came in pieces (malloc)
     uint32_t held_length, held_capacity
@@ -152,7 +152,8 @@ cdef const char *error_text(int error) noexcept nogil
 cdef int error_status(int error) noexcept nogil
 
 # Parse the request head at `data`. Leading empty lines (RFC 9112 2.2) are at most one CRLF, counted in `length` and in all offsets.
-# `scanned` is how much of `data` an earlier call has seen (0 at first): it is not searched again for the end of the head.
+# `scanned` is how much of `data` an earlier call has seen (0 at first): it is not searched again for the end of the head. That call must
+# have said PARSE_MORE. Until the head is there, too, what no further bytes can mend is an error.
 cdef int parse_request(Head *head, const char *data, size_t length, size_t scanned, const Limits *limits) noexcept nogil
 
 # Parse a response head. `request_method` decides framing (HEAD, CONNECT; RFC 9112 6.3).
@@ -161,6 +162,8 @@ cdef int parse_response(Head *head, const char *data, size_t length, size_t scan
 # Parse trailer lines (as in BodyDecoder.trailers) into head.fields/count/known. Framing and routing fields are refused (RFC 9110 6.5.1).
 cdef int parse_trailers(Head *head, const char *data, size_t length, const Limits *limits) noexcept nogil
 
+# On a decoder that is new or released: it forgets what was held. Then `body_step` until it says BODY_MORE, BODY_END or an error, also
+# when no bytes are left: BODY_DATA may have taken the last of them, and BODY_END takes none.
 cdef void body_start(BodyDecoder *decoder, int body, int64_t content_length, uint32_t trailer_limit) noexcept nogil
 # One step over `data`: takes `consumed[0]` bytes; with BODY_DATA the slice is `out[0]`, `out_length[0]` (inside `data`).
 cdef int body_step(BodyDecoder *decoder, const char *data, size_t length, size_t *consumed, const char **out, size_t *out_length) noexcept nogil

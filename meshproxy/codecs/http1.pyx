@@ -449,7 +449,9 @@ cdef int unfinished_response(const char *data, uint32_t length, const Limits *li
     return ERROR_HEAD_TOO_LARGE if length >= limits.head_bytes else PARSE_MORE
 
 
-cdef int parse_response(Head *head, const char *data, size_t length, size_t scanned, const Limits *limits, int request_method) noexcept nogil:
+cdef int parse_response(
+    Head *head, const char *data, size_t length, size_t scanned, const Limits *limits, int request_method,
+) noexcept nogil:
     cdef size_t most = length if length < limits.head_bytes else limits.head_bytes
     cdef uint64_t repeated = 0
     cdef int64_t end

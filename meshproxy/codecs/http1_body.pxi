@@ -42,7 +42,9 @@ cdef void body_release(BodyDecoder *decoder) noexcept nogil:
     decoder.trailers_length = 0
 
 
-cdef int body_step(BodyDecoder *decoder, const char *data, size_t length, size_t *consumed, const char **out, size_t *out_length) noexcept nogil:
+cdef int body_step(
+    BodyDecoder *decoder, const char *data, size_t length, size_t *consumed, const char **out, size_t *out_length,
+) noexcept nogil:
     cdef size_t at = 0
     cdef int said = BODY_MORE
     consumed[0] = 0
@@ -110,8 +112,8 @@ cdef inline int add_digit(BodyDecoder *decoder, char digit) noexcept nogil:
 cdef int next_state(BodyDecoder *decoder, int state, char byte) noexcept nogil:
     """The state after one byte of a size line or of the line end after data.
 
-    Extensions are legal and have to be ignored (RFC 9112 7.1.1), so `;name` and `;name=token` are; they never go on. Quoted values and white
-    space are refused: that is where readers disagree about the line's end ("TERM.EXT", "EXT.TERM"), and nobody sends them.
+    Extensions are legal and have to be ignored (RFC 9112 7.1.1), so `;name` and `;name=token` are; they never go on. Quoted values and
+    white space are refused: that is where readers disagree about the line's end ("TERM.EXT", "EXT.TERM"), and nobody sends them.
     """
     if state == STATE_DATA_CR: return STATE_DATA_LF if byte == b'\r' else STATE_FAILED
     if state == STATE_DATA_LF:
@@ -157,7 +159,7 @@ cdef int hold(BodyDecoder *decoder, const char *bytes, size_t length) noexcept n
 
 
 cdef int take_trailers(BodyDecoder *decoder, const char *data, size_t length, size_t *at) noexcept nogil:
-    """Trailer lines (RFC 9112 7.1.2): only their shape is looked at here, for it says where the body ends; `parse_trailers` does the rest."""
+    """Trailer lines (RFC 9112 7.1.2): what separates them byte by byte, and their names when all are there."""
     cdef size_t i = at[0], line_end = at[0]
     cdef int state = decoder.state, error
     cdef char byte
@@ -190,7 +192,7 @@ cdef int take_trailers(BodyDecoder *decoder, const char *data, size_t length, si
     if state == STATE_DONE:
         give_trailers(decoder, data + at[0], line_end - at[0])
     at[0] = i
-    return BODY_MORE
+    return trailer_lines_error(decoder.trailers, decoder.trailers_length) if state == STATE_DONE else BODY_MORE
 
 
 cdef inline void give_trailers(BodyDecoder *decoder, const char *bytes, size_t length) noexcept nogil:
@@ -202,17 +204,29 @@ cdef inline void give_trailers(BodyDecoder *decoder, const char *bytes, size_t l
         decoder.trailers_length = <uint32_t>length
 
 
-cdef bint is_forbidden_trailer(const HeaderField *field, const char *name) noexcept nogil:
+cdef bint is_forbidden_trailer(const char *name, uint32_t length) noexcept nogil:
     """Fields that frame, route, authenticate or say how to read the content are no trailers (RFC 9110 6.5.1): a receiver that merges them
     into the head would let a body change what the head has promised. All names that the proxy acts on are among them."""
-    cdef uint32_t length = field.name_length
-    if field.id != HEADER_OTHER or is_end_to_end(name, length): return True
+    if header_id(name, length) != HEADER_OTHER or is_end_to_end(name, length): return True
+    if h1_underscored_framing(name, length): return True
     if length >= 3 and h1_same(name, b"if-", 3): return True
     if length == 5: return h1_same(name, b"range", 5)
     if length == 6: return h1_same(name, b"pragma", 6)
     if length == 8: return h1_same(name, b"location", 8)
     if length == 12: return h1_same(name, b"max-forwards", 12)
     return False
+
+
+cdef int trailer_lines_error(const char *lines, uint32_t length) noexcept nogil:
+    """BODY_MORE when each line (all end in CR LF, and no other control is among them) is a field that may be a trailer. The raw lines are
+    good to be passed on then, even by a caller that never parses them."""
+    cdef uint32_t at = 0, colon
+    while at < length:
+        colon = h1_skip_token(lines, at)
+        if lines[colon] != b':' or colon == at or colon - at > NAME_BYTES_AT_MOST or is_forbidden_trailer(lines + at, colon - at):
+            return ERROR_BAD_TRAILER
+        at = h1_skip_value(lines, colon, length) + 2
+    return BODY_MORE
 
 
 cdef int parse_trailers(Head *head, const char *data, size_t length, const Limits *limits) noexcept nogil:
@@ -230,6 +244,6 @@ cdef int parse_trailers(Head *head, const char *data, size_t length, const Limit
     if error:
         return error if error == ERROR_TOO_MANY_HEADERS else ERROR_BAD_TRAILER
     for i in range(head.count):
-        if is_forbidden_trailer(&head.fields[i], data + head.fields[i].name_at):
+        if is_forbidden_trailer(data + head.fields[i].name_at, head.fields[i].name_length):
             return ERROR_BAD_TRAILER
     return 0

@@ -207,6 +207,11 @@ def test_a_trailer_cannot_change_what_the_head_promised(name: bytes) -> None:
     assert http1.parse_trailers_bytes(b"X: 1\r\n" + name.title() + b": 1\r\n")[0] == -20
 
 
+@pytest.mark.parametrize("name", FORBIDDEN_TRAILERS)
+def test_a_body_does_not_end_with_a_forbidden_trailer(name: bytes) -> None:
+    assert http1.Decoder(BODY_CHUNKED).feed(b"0\r\nX: 1\r\n" + name + b": 1\r\n\r\n")[1] == -20
+
+
 def test_trailers_are_fields_like_others() -> None:
     lines = b"grpc-status: 0\r\nServer-Timing:  a \r\n"
     said = http1.parse_trailers_bytes(lines)

@@ -7,6 +7,7 @@ bytes, however they arrive.
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 
 MORE = 1
@@ -426,7 +427,7 @@ def decode_trailers(data: bytes, begin: int, decoded: bytes, limit: int) -> Body
     while at < len(data):
         rest = data[at:at + 2]
         if at == line and rest[0:1] == b"\r":
-            if rest == b"\r\n":
+            if rest == b"\r\n" and isinstance(parse_trailers(data[begin:at], Limits(headers=sys.maxsize)), dict):
                 return Body(decoded, BODY_END, at + 2, data[begin:at] or None)
             return Body(decoded, BODY_MORE if rest == b"\r" else BAD_TRAILER)
         if at + 1 - begin > limit:
