@@ -17,18 +17,17 @@ class StatsQuery:
 
     used_only: bool = False
     pattern: str = ""
-    invert: bool = False
-    kind: str = ""
-    """`counter`, `gauge`, `histogram` or "" for all."""
+    type_name: str = "All"
+    """Envoy's words: All, Counters, Gauges, Histograms, TextReadouts; any case."""
 
 
 class Metrics(Protocol):
-    """The node's metrics as text; the agent's are over the scoreboard."""
+    """The node's metrics; the agent's are over the scoreboard."""
 
     def text(self, request: StatsQuery) -> str:
         """Envoy's `/stats`."""
 
-    def json(self, request: StatsQuery) -> bytes:
+    def json(self, request: StatsQuery) -> str:
         """Envoy's `/stats?format=json`."""
 
     def prometheus(self, request: StatsQuery) -> str:

@@ -25,7 +25,6 @@ FORMAT = ("format", "text (default) or json")
 STATS = (
     ("usedonly", "only what was ever counted"),
     ("filter", "only names that this RE2 expression matches"),
-    ("invert_filter", "only names that it does not match"),
 )
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from meshproxy.scoreboard.catalogue import HISTOGRAM_BUCKETS, BlockKind, block_cells, offsets
+from meshproxy.scoreboard.catalogue import BlockKind, block_cells, offsets
 from meshproxy.scoreboard.region import SLOT_STATES, Region
-from meshproxy.telemetry.stats import quantiles_us
+from meshproxy.telemetry.histogram import quantile
+from meshproxy.telemetry.stats import histogram_of
 
 Rows = Iterable[tuple[str, str, int]]
 QUANTILES = (0.5, 0.9, 0.99)
@@ -79,13 +80,13 @@ def sample(region: Region, rows: Rows, now_s: float) -> Sample:
         http={name: region.read_cells(first, width) for name, first in http},
         clusters={name: region.read_cells(first, block_cells(BlockKind.CLUSTER)) for name, first in clusters},
         slots={
-            slot: added([region.read_cells_of(slot, first, width) for _, first in http], width)
+            slot: summed([region.read_cells_of(slot, first, width) for _, first in http], width)
             for slot in range(region.slots_started)
         },
     )
 
 
-def added(blocks: list[array.array], width: int) -> array.array:
+def summed(blocks: list[array.array], width: int) -> array.array:
     """Cell by cell."""
     if len(blocks) == 1:
         return blocks[0]
@@ -96,7 +97,7 @@ def between(old: Sample | None, new: Sample, region: Region, uptime_s: float) ->
     """What happened from `old` to `new`; from the node's start when there is no `old`."""
     interval_s = max(new.at_s - old.at_s if old else uptime_s, 0.001)
     width = block_cells(BlockKind.HTTP)
-    whole = _http_flow("", added(list(old.http.values()), width) if old else None, added(list(new.http.values()), width), interval_s)
+    whole = _http_flow("", summed(list(old.http.values()), width) if old else None, summed(list(new.http.values()), width), interval_s)
     return Traffic(
         interval_s=interval_s,
         node=whole,
@@ -136,12 +137,11 @@ class _Change:
         return max(self.now(name) - old, 0) / self._interval_s
 
     def latencies_ms(self, name: str) -> dict[str, float | None]:
-        first = self._at[name]
-        buckets = self._new[first : first + HISTOGRAM_BUCKETS]
+        cells = histogram_of(self._new, self._at[name])
         if self._old is not None:
-            before = self._old[first : first + HISTOGRAM_BUCKETS]
-            buckets = array.array("q", (max(now - then, 0) for now, then in zip(buckets, before, strict=True)))
-        values = quantiles_us(buckets, QUANTILES) if any(buckets) else (None,) * len(QUANTILES)
+            before = histogram_of(self._old, self._at[name])
+            cells = array.array("q", (max(now - then, 0) for now, then in zip(cells, before, strict=True)))
+        values = quantile(cells, QUANTILES) or [None] * len(QUANTILES)
         return {f"p{round(q * 100)}_ms": None if value is None else value / 1000 for q, value in zip(QUANTILES, values, strict=True)}
 
 

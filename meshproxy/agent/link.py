@@ -29,9 +29,11 @@ class MasterLink:
         self._ids = itertools.count(1)
         self._waiting: dict[int, AsyncResult] = {}
         self._writing: gevent.Greenlet | None = None
+        self._reading: gevent.Greenlet | None = None
 
     def run(self, listeners: Mapping[type[Message], Callable[[Message], None]]) -> None:
         """Read until the end, each message to the one that listens for its type. Raises FrameError for what is no message."""
+        self._reading = gevent.getcurrent()
         while not self._channel.closed:
             socket.wait_read(self._channel.fileno())
             for message, fds in self._channel.receive():
@@ -65,9 +67,11 @@ class MasterLink:
             self._waiting.pop(number, None)
 
     def close(self) -> None:
-        """End the line; whoever waits for an answer is told."""
-        self._channel.close()
+        """End the line; whoever waits for an answer is told. A greenlet must not wait on a descriptor that is closed, so they go first."""
         self._give_up("the agent ends")
+        running = [each for each in (self._reading, self._writing) if each is not None and each is not gevent.getcurrent()]
+        gevent.killall(running)
+        self._channel.close()
 
     def _answered(self, answer: Answer) -> None:
         # One that came too late has nobody waiting for it any more.

@@ -70,6 +70,16 @@ class Resolving:
             self._tell(self._dns.answered(question, addresses, monotonic_s()))
         self._changed.set()
 
+    def counters(self) -> dict[str, int]:
+        """Of lookups, by metric name."""
+        counted = {}
+        for name, attempts in self.attempts.items():
+            failures = self.failures.get(name, 0)
+            counted[f"cluster.{name}.update_attempt"] = attempts
+            counted[f"cluster.{name}.update_failure"] = failures
+            counted[f"cluster.{name}.update_success"] = attempts - failures
+        return counted
+
     def _tell(self, changed: EndpointSet | None) -> None:
         if changed is not None:
             self._journal.info("endpoints changed", cluster=changed.cluster, endpoints=len(changed.endpoints))

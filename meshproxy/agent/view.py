@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import msgspec
 
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings, NodeState
-from meshproxy.model import Cluster, Endpoint, EndpointSet, Listener, Resource, ResourceKind, RouteTable
+from meshproxy.model import Address, Breakers, Cluster, Endpoint, EndpointSet, Listener, Resource, ResourceKind, RouteTable
 from meshproxy.model.snapshot import unpack
 from meshproxy.scoreboard.region import Region
+
+
+class ClusterFacts(msgspec.Struct, frozen=True):
+    """What is said about a cluster every few seconds: kept, because decoding a thousand clusters for each export is not free."""
+
+    stat_name: str
+    members: int
+    healthy: int
+    breakers: Breakers
+    high_breakers: Breakers
 
 
 class NodeView:
@@ -29,6 +41,11 @@ class NodeView:
         """When `state` came, on this process's clock."""
         self._resources: dict[tuple[ResourceKind, str], Resource] = {(each.kind, each.name): each for each in resources}
         self._rows: dict[tuple[str, str], int] = {(kind, name): cell for kind, name, cell in directory.rows}
+        self.rows: list[tuple[str, str, int]] = list(directory.rows)
+        """Whose block is where now, as in `ipc.messages.Directory`."""
+        self.facts: dict[str, ClusterFacts] = {}
+        """By the cluster's name."""
+        self._learn(self._resources)
 
     @classmethod
     def of(cls, boot: AgentBoot) -> NodeView:
@@ -41,12 +58,26 @@ class NodeView:
             self._resources.pop(key, None)
         for resource in message.upserts:
             self._resources[resource.kind, resource.name] = resource
+        self._learn([*message.removes, *((each.kind, each.name) for each in message.upserts)])
         for key in message.directory_removed:
             self._rows.pop(key, None)
         for kind, name, cell in message.directory_rows:
             self._rows[kind, name] = cell
+        if message.directory_removed or message.directory_rows:
+            self.rows = [(kind, name, cell) for (kind, name), cell in self._rows.items()]
         self.settings = message.settings or self.settings
         self.version = message.version
+
+    def _learn(self, keys: Iterable[tuple[ResourceKind, str]]) -> None:
+        """Facts of the clusters that these resources are about."""
+        for name in dict.fromkeys(name for kind, name in keys if kind in (ResourceKind.CLUSTER, ResourceKind.ENDPOINTS)):
+            cluster = self.cluster(name)
+            if cluster is None:
+                self.facts.pop(name, None)
+                continue
+            endpoints = self.endpoints(cluster)
+            healthy = sum(endpoint.healthy for endpoint in endpoints)
+            self.facts[name] = ClusterFacts(cluster.stat_name, len(endpoints), healthy, cluster.breakers, cluster.high_breakers)
 
     def told(self, state: NodeState) -> None:
         """Take the master's word about processes."""
@@ -71,11 +102,6 @@ class NodeView:
         draining = self.state.draining or self.region.draining or self.region.healthcheck_failed
         return "DRAINING" if draining else "PRE_INITIALIZING"
 
-    @property
-    def directory(self) -> Directory:
-        """Whose block is where now."""
-        return Directory([(kind, name, cell) for (kind, name), cell in self._rows.items()])
-
     def cell(self, kind: str, name: str) -> int | None:
         """The first cell of a thing's block."""
         return self._rows.get((kind, name))
@@ -83,6 +109,11 @@ class NodeView:
     def resources(self, kind: ResourceKind) -> list[Resource]:
         """All resources of a kind, by name, packed."""
         return sorted((each for each in self._resources.values() if each.kind is kind), key=lambda each: each.name)
+
+    def cluster(self, name: str) -> Cluster | None:
+        """One cluster."""
+        resource = self._resources.get((ResourceKind.CLUSTER, name))
+        return unpack(resource) if resource is not None else None
 
     def clusters(self) -> Iterator[Cluster]:
         """All clusters, by name."""
@@ -103,7 +134,12 @@ class NodeView:
 
     def endpoints(self, cluster: Cluster) -> tuple[Endpoint, ...]:
         """The endpoints that workers pick from: those found, or the configured ones of a static cluster."""
+        if cluster.discovery == "static":
+            return cluster.endpoints
         found = self.endpoint_set(cluster.name)
-        if found is not None:
-            return found.endpoints
-        return cluster.endpoints if cluster.discovery == "static" else ()
+        return found.endpoints if found is not None else ()
+
+    def healthy_addresses(self, name: str) -> list[Address]:
+        """Where a cluster's healthy endpoints are; [] for one that is not there."""
+        cluster = self.cluster(name)
+        return [each.address for each in self.endpoints(cluster) if each.healthy] if cluster is not None else []

@@ -10,7 +10,7 @@ from meshproxy import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("meshproxy.cli.run:run", "Run a node in the foreground."),
-    "check": ("meshproxy.cli.check:check", "Check a configuration file and list all that is wrong."),
+    "check": ("meshproxy.cli.check:check", "Check a configuration FILE and list all that is wrong."),
     "reload": ("meshproxy.cli.orders:reload", "Make the running node read its configuration again."),
     "upgrade": ("meshproxy.cli.orders:upgrade", "Replace the running code by new processes on the same sockets."),
     "drain": ("meshproxy.cli.orders:drain", "Stop accepting, let requests end, then end the node."),

@@ -13,13 +13,19 @@ def asked(method: str = "GET", **headers: str) -> Request:
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:9901", "LOCALHOST:9901", "127.0.0.1:9901", "10.1.2.3", "[::1]:9901", "node.localhost:1", "vm-7:9901", "localhost."]
+    "host",
+    [
+        "localhost", "localhost:9901", "LOCALHOST:9901", "127.0.0.1:9901", "10.1.2.3", "[::1]:9901", "node.localhost:1", "vm-7:9901",
+        "localhost.",
+    ],
 )
 def test_our_own_names_and_addresses_are_let_in(host: str) -> None:
     assert refusal(asked(host=host), names={"vm-7"}, over_unix=False) is None
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example", "vm-8", "", "[evil]:1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example", "vm-8", "", "[evil]:1"]
+)
 def test_a_rebound_name_is_refused(host: str) -> None:
     refused = refusal(asked(host=host), names={"vm-7"}, over_unix=False)
 

@@ -22,7 +22,8 @@ def test_a_request_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "on"), [("graceful", True), ("graceful=", True), ("graceful=1", True), ("graceful=false", False), ("graceful=0", False), ("x", False)]
+    ("query", "on"),
+    [("graceful", True), ("graceful=", True), ("graceful=1", True), ("graceful=false", False), ("graceful=0", False), ("x", False)],
 )
 def test_switches(query: str, on: bool) -> None:
     assert parse_head(head(f"POST /drain_listeners?{query} HTTP/1.1", "Host: x")).flag("graceful") is on

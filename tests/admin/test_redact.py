@@ -10,15 +10,19 @@ from meshproxy.admin.redact import SHOWN, is_secret, redact
 @pytest.mark.parametrize(
     "name",
     [
-        "password", "db_password", "dbPassword", "passwd", "token", "accessToken", "access_token", "x-auth-token", "api_key", "apiKey", "API-KEY",
-        "private_key", "secret", "client_secret", "authorization", "Proxy-Authorization", "cookie", "set-cookie", "credentials", "key", "passphrase",
+        "password", "db_password", "dbPassword", "passwd", "passphrase", "token", "accessToken", "access_token", "x-auth-token",
+        "api_key", "apiKey", "API-KEY", "private_key", "key", "secret", "client_secret", "credentials",
+        "authorization", "Proxy-Authorization", "cookie", "set-cookie",
     ],
 )
 def test_secret_names(name: str) -> None:
     assert is_secret(name)
 
 
-@pytest.mark.parametrize("name", ["name", "path", "host", "keepalive", "monkey", "route_table", "cluster", "weight", "settings", "tcp_keepalive", "user", "author"])
+@pytest.mark.parametrize(
+    "name",
+    ["name", "path", "host", "keepalive", "monkey", "route_table", "cluster", "weight", "settings", "tcp_keepalive", "user", "author"],
+)
 def test_harmless_names(name: str) -> None:
     assert not is_secret(name)
 

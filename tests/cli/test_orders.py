@@ -60,7 +60,8 @@ def test_stop_returns_when_the_node_is_gone(tmp_path: Path) -> None:
     gone = threading.Event()
     with fake_node(tmp_path / "c.sock", yes, hold=gone) as orders:
         stopped: list[int] = []
-        waiting = threading.Thread(target=lambda: stopped.append(command("stop", "--now", "--control", str(tmp_path / "c.sock")).returncode))
+        arguments = ("stop", "--now", "--control", str(tmp_path / "c.sock"))
+        waiting = threading.Thread(target=lambda: stopped.append(command(*arguments).returncode))
         waiting.start()
         waiting.join(1.5)
         assert stopped == [], "the node still holds the connection"

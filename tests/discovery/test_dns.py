@@ -230,7 +230,9 @@ def test_what_the_node_has_already_is_not_sent_again() -> None:
     assert dns.answered(dns.due(0.0)[0], ["10.0.0.1"], 0.0) is None
 
 
-@pytest.mark.parametrize(("host", "literal"), [("10.0.0.1", True), ("::1", True), ("fe80::1%eth0", True), ("localhost", False), ("1.2.3", False)])
+@pytest.mark.parametrize(
+    ("host", "literal"), [("10.0.0.1", True), ("::1", True), ("fe80::1%eth0", True), ("localhost", False), ("1.2.3", False)]
+)
 def test_literals(host: str, literal: bool) -> None:
     assert is_literal(host) is literal
 

@@ -1,0 +1,150 @@
+"""The agent, composed in the order things run: what it knows, what it asks, what it writes, what it answers; then it waits for its end.
+
+Everything is a greenlet on one hub. Nothing is monkey-patched: what waits does so on gevent's own sockets, and names are resolved in
+gevent's threads.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import gevent
+from gevent.event import AsyncResult
+
+from meshproxy.admin.node import AdminNode
+from meshproxy.admin.server import AdminServer
+from meshproxy.agent.access_logs import AccessLogs
+from meshproxy.agent.export import StatsdExport
+from meshproxy.agent.link import MasterLink
+from meshproxy.agent.log_drain import LogDrain
+from meshproxy.agent.metrics import AgentMetrics
+from meshproxy.agent.resolving import Resolving, threaded_lookup
+from meshproxy.agent.view import NodeView
+from meshproxy.clock import monotonic_s
+from meshproxy.ipc.boot import AgentBoot, ExitCode
+from meshproxy.ipc.channel import Channel
+from meshproxy.ipc.messages import Applied, Configure, NodeState, PutEndpoints, Ready, ReopenLogs, Stop
+from meshproxy.master.journal import Journal
+from meshproxy.model import EndpointSet, ResourceKind
+from meshproxy.model.snapshot import pack
+from meshproxy.telemetry.logs import LogSinks
+
+SWEEP_S = 1.0
+"""Between looks at access logs that nobody names any more or that wait for a slow reader."""
+
+
+def run(boot: AgentBoot) -> int:
+    """Be the agent until the master says stop or is gone; gives the exit code. An exception in any part ends it: an heir starts afresh."""
+    return Agent(boot).run()
+
+
+class Agent:
+    """One object for the process. Its parts do the work; what is here is who hears what."""
+
+    def __init__(self, boot: AgentBoot) -> None:
+        self.view = NodeView.of(boot)
+        self.journal = Journal(boot.settings.log_level)
+        self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
+        lookup = threaded_lookup()
+        self.resolving = Resolving(lookup, self._publish, self.journal)
+        hostname = socket.gethostname()
+        self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
+        self.access_logs = AccessLogs(self.view, self.sinks)
+        self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
+        self.metrics = AgentMetrics(self.view, self._own_counters)
+        self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal)
+        self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
+        self.ended: AsyncResult = AsyncResult()
+
+    def run(self) -> int:
+        """Start all, say Ready, wait, end all."""
+        self._take_clusters([each.name for each in self.view.resources(ResourceKind.CLUSTER)])
+        self.access_logs.configure()
+        self.export.configure(self.view.settings.stats)
+        for part in (self._listen, self.resolving.run, self.log_drain.run, self.export.run, self._sweep):
+            self._start(part)
+        if self.admin is not None:
+            self.admin.start()
+        self.link.send(Ready(version=self.view.version))
+        try:
+            return self.ended.get()
+        finally:
+            self._end()
+
+    # ---- what the master says ----
+
+    def _listen(self) -> None:
+        heard: dict[type, Callable] = {
+            Configure: self._configure,
+            NodeState: self.view.told,
+            ReopenLogs: lambda message: self.sinks.reopen(),
+            Stop: lambda message: self.ended.set(int(ExitCode.DONE)),
+        }
+        self.link.run(heard)
+        self.ended.set(int(ExitCode.DONE))  # the master is gone
+
+    def _configure(self, message: Configure) -> None:
+        self.view.configure(message)
+        gone = [name for kind, name in message.removes if kind is ResourceKind.CLUSTER]
+        self.resolving.forget(gone)
+        self._take_clusters([each.name for each in message.upserts if each.kind is ResourceKind.CLUSTER])
+        self.access_logs.configure()
+        self.log_drain.wake()
+        if message.settings is not None:
+            self.journal.level = message.settings.log_level
+            self.export.configure(message.settings.stats)
+        self.link.send(Applied(version=message.version))
+
+    def _take_clusters(self, names: list[str]) -> None:
+        self.resolving.watch((cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None)
+
+    def _publish(self, found: EndpointSet) -> None:
+        self.link.send(PutEndpoints(resource=pack(ResourceKind.ENDPOINTS, found.cluster, found)))
+
+    # ---- parts ----
+
+    def _start(self, part: Callable[[], None]) -> None:
+        gevent.spawn(part).link_exception(lambda ended: self.ended.set_exception(ended.exception, ended.exc_info))
+
+    def _sweep(self) -> None:
+        while True:
+            gevent.sleep(SWEEP_S)
+            self.access_logs.sweep(monotonic_s())
+
+    def _admin_server(self, fd: int, hostname: str) -> AdminServer:
+        from meshproxy.admin.pages import answer
+
+        node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level))
+        names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
+        return AdminServer(fd, lambda request: answer(node, request), self.journal, names)
+
+    def _own_counters(self) -> dict[str, int]:
+        """What the agent counts itself."""
+        region = self.view.region
+        slots = range(region.slots_started)
+        return {
+            "server.access_log_lines_lost": self.sinks.lines_lost,
+            "server.access_log_records_dropped": sum(region.ring_dropped(slot) for slot in slots),
+            "server.access_log_ring_corrupt": sum(region.ring_corrupt(slot) for slot in slots),
+            **self.export.counters(),
+            **self.resolving.counters(),
+        }
+
+    def _end(self) -> None:
+        """What is known is written out; what others hold is let go."""
+        if self.admin is not None:
+            self.admin.stop()
+        self.log_drain.stop()
+        self.sinks.step()
+        self.export.flush()
+        self.export.close()
+        self.sinks.close_all()
+        self.link.close()
+
+
+def _udp_resolver() -> Callable[[str, int], tuple]:
+    """A syslog server's name, resolved in a thread: nothing else waits for it."""
+    from meshproxy.telemetry.logs import resolve_udp
+
+    return lambda host, port: gevent.get_hub().threadpool.apply(resolve_udp, (host, port))
