@@ -36,7 +36,9 @@ def text(reading: Reading, query: Query, buckets_ms: Sequence[float]) -> Iterato
                 families.setdefault(_family(tagged(kind, "", slot.name).name), []).append(slot)
         for name, slots in families.items():
             series = (one for slot in slots for one in _series(kind, slot, blocks, query))
-            yield from _family_text(name, slots[0], series, buckets_ms)
+            # "responses with status 100" is one of many in its family, whose labels say which.
+            first = slots[0]._replace(help=slots[0].help.split(" with ")[0]) if len(slots) > 1 else slots[0]
+            yield from _family_text(name, first, series, buckets_ms)
     yield from _extras_text(reading, query)
 
 
