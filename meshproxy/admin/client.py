@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from meshproxy.errors import ControlError
+from meshproxy.errors import ControlError, LayoutError
 from meshproxy.ipc.client import connect, converse
 from meshproxy.ipc.messages import Answer, Directory, NodeState, Order
 
@@ -77,9 +77,13 @@ class ControlClient:
             directory = self._decoded("scoreboard", _granted("scoreboard", answer).body, Directory)
             if len(fds) != 1:
                 raise ControlError(f"scoreboard: {len(fds)} file descriptors came with the answer, not 1 ({self.path})")
-            return Region.open(fds[0]), directory
-        finally:
+        except ControlError:
             _close(fds)
+            raise
+        try:
+            return Region.open(fds[0]), directory  # which owns the descriptor now, in any case
+        except LayoutError as error:
+            raise ControlError(f"{error}. Use the meshproxy command of the version that runs.") from None
 
     def directory(self) -> Directory:
         """Whose block is where now, for who has the region already."""

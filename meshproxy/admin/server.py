@@ -40,7 +40,6 @@ class AdminServer:
 
     def start(self) -> None:
         """Begin to accept."""
-        self._listener.setblocking(False)
         self._accepting = gevent.spawn(self._accept)
 
     def stop(self) -> None:
@@ -51,14 +50,18 @@ class AdminServer:
         self._listener.close()
 
     def _accept(self) -> None:
+        told = False
         while True:
             self._pool.wait_available()
             try:
                 peer, _ = self._listener.accept()
             except OSError as error:
-                self._journal.warning("admin cannot accept", error=error)
+                if not told:
+                    self._journal.warning("admin cannot accept", error=error)
+                told = True
                 gevent.sleep(ACCEPT_PAUSE_S)
                 continue
+            told = False
             self._pool.spawn(self._serve, peer)
 
     def _serve(self, peer: socket.socket) -> None:
