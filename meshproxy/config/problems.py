@@ -57,7 +57,7 @@ def text_of(keys: Iterable[str | int]) -> str:
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """` (did you mean "x"?)`, or nothing when no word is near."""
-    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word, list(words), n=1, cutoff=0.65)
     return f' (did you mean "{near[0]}"?)' if near else ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from meshproxy.config import rules
 from meshproxy.config.envoy.translation import Table, Translation, takes
-from meshproxy.config.native.address import pipe_path
+from meshproxy.config.native.address import pipe_mode, pipe_path
 from meshproxy.config.problems import Path
 from meshproxy.model import Address, PipeAddress, SocketAddress, StringMatch
 
@@ -35,6 +35,8 @@ def address(message: Any, path: Path, translation: Translation, names: bool = Fa
         if wrong := pipe_path(pipe.get("path", "")):
             translation.error((place, "path"), wrong)
             return None
+        if wrong := pipe_mode(pipe["path"], pipe.get("mode", 0)):
+            translation.error((place, "mode"), wrong)
         return PipeAddress(pipe["path"], pipe.get("mode", 0))
     if "socket_address" not in given:
         return None
@@ -47,6 +49,8 @@ def address(message: Any, path: Path, translation: Translation, names: bool = Fa
         remedy = "an IP address, or a host name in a STRICT_DNS cluster" if names else "an IPv4 or IPv6 address in numbers"
         translation.error((place, "address"), f'"{host}" is no address. Write {remedy}.')
         return None
+    if "ipv4_compat" in socket and host != "::":
+        translation.error((place, "ipv4_compat"), f'only "::" can take IPv4 too, and the address is "{host}". Remove it.')
     return SocketAddress(host, socket.get("port_value", 0))
 
 

@@ -88,7 +88,11 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
     listeners, tables = _tables([entrance for entrance in entrances if entrance is not None])
     admin = _admin(given["admin"], (path, "admin"), translation) if "admin" in given else None
     sinks = [stats.stats_sink(item, where, translation) for item, where in _numbered(given, path, "stats_sinks")]
+    node = _node(given["node"], (path, "node"), translation) if "node" in given else Node()
     problems = translation.problems
+    for sink, (_, where) in zip(sinks, _numbered(given, path, "stats_sinks"), strict=True):
+        if sink is not None and sink.tcp_cluster and not (node.id and node.cluster):
+            problems.error(where, "statsd by TCP needs to know who sends. Set node.id and node.cluster.")
     check_names("cluster", ((item.name, (where, "name")) for item, where in clusters), problems)
     check_names("listener", ((item.name, where) for item, where in listeners), problems)
     check_addresses(listeners, admin, (path, "admin"), problems)
@@ -99,7 +103,7 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
         route_tables=tuple(tables),
         clusters=tuple(item for item, _ in clusters),
         admin=admin,
-        node=_node(given["node"], (path, "node"), translation) if "node" in given else Node(),
+        node=node,
         stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), **made),
     )
 

@@ -47,6 +47,8 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
         "clusters": [_cluster(item) for item in snapshot.clusters],
     }
     stats = snapshot.stats
+    if any(sink.tcp_cluster for sink in stats.sinks) and not (snapshot.node.id and snapshot.node.cluster):
+        lost.append("node id and cluster: Envoy wants both for statsd by TCP; set them")
     if stats.sinks:
         data["stats_sinks"] = [sink for item in stats.sinks if (sink := _sink(item, lost)) is not None]
     if stats.flush_interval_s != Stats().flush_interval_s:
@@ -73,7 +75,7 @@ def typed(name: str, fields: Data) -> Data:
 def address(place: Address, ipv4_compat: bool = False) -> Data:
     if isinstance(place, PipeAddress):
         return {"pipe": {"path": place.path, **({"mode": place.mode} if place.mode else {})}}
-    compat = {"ipv4_compat": True} if ipv4_compat and ":" in place.host else {}
+    compat = {"ipv4_compat": True} if ipv4_compat and place.host == "::" else {}
     return {"socket_address": {"address": place.host, "port_value": place.port, **compat}}
 
 

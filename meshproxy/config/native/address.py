@@ -79,6 +79,7 @@ class Place:
             mode = int(mode, 8) if re.fullmatch(r"0?[0-7]{3}", mode) else -1
         if not wrong and not (type(mode) is int and 0 <= mode <= 0o777):
             wrong = f'mode {told(value["mode"])} is no file mode. Write it like "0660".'
+        wrong = wrong or pipe_mode(socket_path, mode)
         if wrong:
             problems.error(path, wrong)
             return WRONG
@@ -92,3 +93,8 @@ def pipe_path(text: Any) -> str:
     if len(text.encode()) > 107:
         return f'UNIX socket path "{text}" has {len(text.encode())} bytes, the kernel takes 107. Use a shorter one.'
     return ""
+
+
+def pipe_mode(path: str, mode: int) -> str:
+    """An abstract socket is no file."""
+    return f'UNIX socket "{path}" is abstract and cannot have a mode. Remove the mode.' if mode and path.startswith("@") else ""

@@ -137,5 +137,5 @@ STATSD = Section(
 
 ACCESS_LOGS = ListOf(ACCESS_LOG)
 SINKS = ListOf(STATSD)
-FLUSH_INTERVAL = Duration(zero="", least_s=0.001)
+FLUSH_INTERVAL = Duration(zero="")
 BUCKETS = ListOf(Fraction(0.0, 1e9, "number of milliseconds"), least=1, single=False)
