@@ -409,7 +409,7 @@ cdef int parse_request(Head *head, const char *data, size_t length, size_t scann
         error = first_byte_error(data, start, length)
     if error:
         return error
-    end = h1_head_end(data, start, scanned, most) if most > start else 0
+    end = h1_head_end(data, start, min(scanned, most), most) if most > start else 0
     if end < 0:
         return ERROR_BARE_LF
     if end == 0:
@@ -459,7 +459,7 @@ cdef int parse_response(
     clear(head)
     if length == 0:
         return PARSE_MORE
-    end = h1_head_end(data, 0, scanned, most)
+    end = h1_head_end(data, 0, min(scanned, most), most)
     if end < 0:
         return ERROR_BARE_LF
     if end == 0:

@@ -3,8 +3,8 @@
     python -m tests.fuzz.fuzz_http1 [--seed N] [--iterations N | --long]
 
 The same seed and number give the same inputs. The first disagreement ends the run with its bytes; a crash of the process is one as well,
-best looked for on a sanitizer build. `--atheris` drives the same comparison by coverage where atheris is installed; the rest of its
-command line is libFuzzer's.
+best looked for on a sanitizer build. `--atheris DIRECTORY` drives the same comparison by the twin's coverage where atheris is installed,
+from a corpus that it writes to the directory; the rest of its command line is libFuzzer's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from tests.corpus.http1 import responses, smuggling, valid
@@ -96,14 +97,20 @@ def fuzz(seed: int, iterations: int) -> Ran:
     return Ran(read, iterations - read)
 
 
-def fuzz_by_coverage(arguments: list[str]) -> None:
+def one_input(data: bytes) -> None:
+    """Two bytes that say what is compared and where it is cut, then the message."""
+    if len(data) > 2:
+        compare(bool(data[0] & 1), data[2:], [data[1], data[1] * 3 // 2], METHODS[data[0] % 3])
+
+
+def fuzz_by_coverage(corpus: Path, arguments: list[str]) -> None:
     import atheris
 
-    def one_input(data: bytes) -> None:
-        if len(data) > 2:
-            compare(bool(data[0] & 1), data[2:], [data[1], data[1] * 3 // 2], METHODS[data[0] % 3])
-
-    atheris.Setup([sys.argv[0], *arguments], one_input)
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, (is_request, data) in enumerate(dict.fromkeys(seeds())):
+        (corpus / f"seed-{number}").write_bytes(bytes([is_request, 20]) + data)
+    atheris.instrument_all()
+    atheris.Setup([sys.argv[0], *arguments, str(corpus)], one_input)
     atheris.Fuzz()
 
 
@@ -112,10 +119,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=20_000)
     parser.add_argument("--long", action="store_true", help="two million iterations")
-    parser.add_argument("--atheris", action="store_true", help="by coverage; needs atheris")
+    parser.add_argument("--atheris", type=Path, metavar="DIRECTORY", help="by coverage, with the corpus there; needs atheris")
     options, rest = parser.parse_known_args()
     if options.atheris:
-        fuzz_by_coverage(rest)
+        fuzz_by_coverage(options.atheris, rest)
         return
     ran = fuzz(options.seed, 2_000_000 if options.long else options.iterations)
     print(f"seed={options.seed} read={ran.read} refused={ran.refused} disagreements=0")
