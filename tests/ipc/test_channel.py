@@ -142,8 +142,11 @@ def test_what_is_no_message_closes_the_channel() -> None:
 
 
 def test_a_peer_that_never_reads_is_bounded(pair) -> None:
-    one, other = pair()
+    one, _ = pair()
 
-    with pytest.raises(FrameError, match="does not read"):
+    def say_much() -> None:
         for _ in range(MAX_QUEUED_MESSAGES * 20):
             one.send(Applied(version="1", error="x" * 4096))
+
+    with pytest.raises(FrameError, match="does not read"):
+        say_much()

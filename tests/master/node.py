@@ -55,7 +55,9 @@ def snapshot(*listeners: Listener, clusters: tuple[str, ...] = (), admin: bool =
 class Node:
     """One running node. `lines` is everything that it wrote to stderr."""
 
-    def __init__(self, directory: Path, config: Snapshot | str, workers: int = 2, options: tuple[str, ...] = (), env: dict | None = None, **popen) -> None:
+    def __init__(
+        self, directory: Path, config: Snapshot | str, workers: int = 2, options: tuple[str, ...] = (), env: dict | None = None, **popen,
+    ) -> None:
         self.directory = directory
         self.config = directory / "node.json"
         self.control = str(directory / "control.sock")

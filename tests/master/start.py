@@ -1,4 +1,4 @@
-"""Starts a master on the stubs: `python -m tests.master.start CONFIG CONTROL WORKERS [name=value of Patience ...] [worker=, agent=, loader=]`."""
+"""Starts a master on the stubs: `python -m tests.master.start CONFIG CONTROL WORKERS [worker=|agent=|loader=ENTRY] [PATIENCE=S]...`."""
 
 import sys
 

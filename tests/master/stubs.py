@@ -1,7 +1,8 @@
 """Stand-ins for worker, agent and loader, so that the master is tested alone. Plain Python, no gevent.
 
-The worker answers one line for each line: `who` with its slot, pid and version; `hold` with `held`, and keeps the connection; `hang`, `abort`
-and `exit N` do what they say. A cluster whose name begins with `refuse`, `boot-error`, `config-error`, `crash` or `slow` makes it do that.
+The worker answers one line for each line: `who` with its slot, pid and version; `hold` with `held`, and keeps the connection; `hang`,
+`abort` and `exit N` do what they say. A cluster whose name begins with `refuse`, `boot-error`, `config-error`, `crash` or `slow` makes it
+do that.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def load(path: str, env: Mapping[str, str]) -> Snapshot:
     except OSError as error:
         raise ConfigError([Problem(error.strerror or "", file=path)]) from None
     except msgspec.MsgspecError as error:
-        raise ConfigError([Problem(str(error), file=path, line=1), Problem("and a second thing", path="clusters[0]", file=path, line=2)]) from None
+        second = Problem("and a second thing", path="clusters[0]", file=path, line=2)
+        raise ConfigError([Problem(str(error), file=path, line=1), second]) from None
 
 
 def load_and_die(path: str, env: Mapping[str, str]) -> Snapshot:

@@ -74,7 +74,9 @@ def test_a_taken_port_is_named_though_it_would_be_shared(bindings: Bindings) -> 
 
 
 def test_all_refusals_are_told_at_once(bindings: Bindings) -> None:
-    wishes = [listener("a", SocketAddress("192.0.2.1", 80)), listener("b", PipeAddress("/no/such/dir/s")), listener("c", SocketAddress("x y", 1))]
+    wishes = [
+        listener("a", SocketAddress("192.0.2.1", 80)), listener("b", PipeAddress("/no/such/dir/s")), listener("c", SocketAddress("x y", 1)),
+    ]
 
     with pytest.raises(BindError) as refused:
         bindings.bind(wishes)
@@ -91,7 +93,9 @@ def test_two_listeners_cannot_have_one_address(bindings: Bindings) -> None:
 
 
 def test_a_privileged_port_comes_with_its_remedy() -> None:
-    error = refusal(Wish('listener "ingress"', SocketAddress("0.0.0.0", 80), place="conf/meshproxy.yaml"), PermissionError(13, "Permission denied"))
+    wish = Wish('listener "ingress"', SocketAddress("0.0.0.0", 80), place="conf/meshproxy.yaml")
+
+    error = refusal(wish, PermissionError(13, "Permission denied"))
 
     assert str(error) == (
         'listener "ingress": cannot bind 0.0.0.0:80: permission denied. Grant CAP_NET_BIND_SERVICE or use a port above 1023. '
@@ -237,7 +241,10 @@ bindings.close_all(unlink=True)
 print(os.path.exists(path))
 """
     path = str(tmp_path / "s.sock")
-    starter = "import os, sys; os.environ.update(LISTEN_FDS='3', LISTEN_PID=str(os.getpid())); os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
+    starter = (
+        "import os, sys; os.environ.update(LISTEN_FDS='3', LISTEN_PID=str(os.getpid())); "
+        "os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
+    )
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix, socket.socket() as stray:
         tcp.bind(("127.0.0.1", 0))
         unix.bind(path)

@@ -146,20 +146,23 @@ def test_a_new_master_that_is_killed_is_dropped(start) -> None:
     node.write(snapshot(listener("a"), clusters=("slow",)))
     channel = connect_control(node.control)
     channel.send(Order(verb="upgrade"))
-    new_worker = int(node.wait_line("worker started slot=2").split("pid=")[1].split()[0])
-    with open(f"/proc/{new_worker}/stat") as file:
-        new_master = int(file.read().rsplit(")", 1)[1].split()[1])
+    workers = [int(node.wait_line(f"worker started slot={slot}").split("pid=")[1].split()[0]) for slot in (2, 3)]
+    new_master = parent_of(workers[0])
     assert new_master != before["pid"]
     os.kill(new_master, signal.SIGKILL)
-    os.kill(new_worker, signal.SIGKILL)
+    for pid in workers:
+        # Asleep, as `slow` has it, they do not notice that their master is gone.
+        os.kill(pid, signal.SIGKILL)
 
     ((answer, _),) = channel.wait(20)
     channel.close()
     assert "the new master: killed by SIGKILL" in answer.errors[0]
     assert node.status()["pid"] == before["pid"]
-    for line in node.lines:
-        if "worker started slot=3" in line:
-            os.kill(int(line.split("pid=")[1].split()[0]), signal.SIGKILL)
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rsplit(")", 1)[1].split()[1])
 
 
 def test_usr2_upgrades_and_systemd_follows(start, tmp_path) -> None:
@@ -181,14 +184,12 @@ def test_a_reload_during_an_upgrade_is_refused(start) -> None:
     node.write(snapshot(listener("a"), clusters=("slow",)))
     channel = connect_control(node.control)
     channel.send(Order(verb="upgrade"))
-    node.wait_line("worker started slot=2")
+    new_worker = int(node.wait_line("worker started slot=2").split("pid=")[1].split()[0])
 
     assert node.ask("reload").errors == ["reload: an upgrade is under way"]
     assert node.ask("upgrade").errors == ["upgrade: an upgrade is under way"]
     channel.close()
-    new = [int(line.split("pid=")[1].split()[0]) for line in node.lines if "worker started slot=" in line][2:]
-    with open(f"/proc/{new[0]}/stat") as file:
-        os.kill(int(file.read().rsplit(")", 1)[1].split()[1]), signal.SIGTERM)
+    os.kill(parent_of(new_worker), signal.SIGTERM)
     node.wait_line("upgrade failed")
 
 
