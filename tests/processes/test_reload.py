@@ -247,6 +247,8 @@ def test_drain_lets_requests_end(node_of) -> None:
             client.send(get("/"))
             origin.next_request()
             node.signal(signal.SIGTERM)
+            # The worker must have heard of it before the answer comes, or it has nothing to say of.
+            node.wait_status(lambda status: status["draining"] and status["workers"][0]["state"] == "DRAINING")
             release.set()
             said = client.answer()
 

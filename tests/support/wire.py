@@ -129,7 +129,11 @@ class Client(Stream):
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(LIMIT_S)
-        sock.connect(("127.0.0.1", port))
+        try:
+            sock.connect(("127.0.0.1", port))
+        except OSError:
+            sock.close()
+            raise
         super().__init__(sock)
 
     def answer(self, method: str = "GET") -> Answer:
