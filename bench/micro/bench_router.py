@@ -20,16 +20,19 @@ RUNS = 5
 SLICE_NS = 1_000_000
 ACTION = ForwardAction(clusters=(WeightedCluster(name="c"),))
 CONDITIONS = (
-    HeaderMatch(name="x-tenant", string=StringMatch("exact", "blue")), HeaderMatch(name="user-agent", string=StringMatch("prefix", "curl/")),
+    HeaderMatch(name="x-tenant", string=StringMatch("exact", "blue")),
+    HeaderMatch(name="user-agent", string=StringMatch("prefix", "curl/")),
     HeaderMatch(name="x-release", present=True),
 )
 HEADERS = [
     ("User-Agent", "curl/8.5.0"), ("Accept", "*/*"), ("Accept-Encoding", "gzip, br"), ("X-Forwarded-For", "198.51.100.17"),
-    ("X-Request-ID", "3f2b8c1e-7a44-4c0f-9a51-0d5b8f0e2c77"), ("Cookie", "session=0123456789abcdef"), ("X-Tenant", "blue"), ("X-Release", "7"),
+    ("X-Request-ID", "3f2b8c1e-7a44-4c0f-9a51-0d5b8f0e2c77"), ("Cookie", "session=0123456789abcdef"), ("X-Tenant", "blue"),
+    ("X-Release", "7"),
 ]
 Path = Callable[[int], PathMatch]
 KINDS: dict[str, Path] = {
-    "prefix": lambda number: PathMatch("prefix", f"/service/{number}/"), "exact": lambda number: PathMatch("exact", f"/service/{number}/item"),
+    "prefix": lambda number: PathMatch("prefix", f"/service/{number}/"),
+    "exact": lambda number: PathMatch("exact", f"/service/{number}/item"),
     "regex": lambda number: PathMatch("regex", f"/service/{number}/[a-z]+"),
 }
 

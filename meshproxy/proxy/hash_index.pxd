@@ -1,7 +1,7 @@
-"""A hash table from folded text to chains of small numbers, ascending: the shape behind "the first that matches" and "the longest that matches".
+"""A hash table from folded text to ascending chains of small numbers: what "the first that matches" and "the longest that matches" rest on.
 
-Text is hashed with its ASCII letters lower-cased, one byte after the other, so that the hash of every prefix comes for free on the way. A
-bucket knows hash and length only; whoever follows its chain compares the text, so two texts in one bucket cost time and never a wrong answer.
+Text is hashed with its ASCII letters lower-cased, one byte after the other, so the hash of every prefix comes for free on the way. A
+bucket knows hash and length only; whoever follows its chain compares the text, so two texts in one bucket cost time, never a wrong answer.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t

@@ -7,10 +7,10 @@ from libc.stdint cimport INT64_MIN
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
-from meshproxy.codecs.http1 cimport HEADER_CONNECTION, HEADER_HOST, HEADER_OTHER, HEADER_UPGRADE, HEADER_X_ENVOY_OTHER, header_id
+from meshproxy.codecs.http1 cimport HEADER_CONNECTION, HEADER_OTHER, HEADER_UPGRADE, HEADER_X_ENVOY_OTHER, header_id
 from meshproxy.proxy.text_match cimport same_text
 
-# Where the value of a name is found. HTTP/2 has no Host, and an absolute target overrules it (RFC 9112 3.2.2): both names mean the authority.
+# Where the value of a name is found. HTTP/2 has no Host, an absolute target overrules it (RFC 9112 3.2.2): both names mean the authority.
 PSEUDO = {":method": NAME_METHOD, ":path": NAME_PATH, ":authority": NAME_AUTHORITY, "host": NAME_AUTHORITY, ":scheme": NAME_SCHEME}
 
 # Seen at Envoy 1.40: names whose fields are joined with "," as they come in.

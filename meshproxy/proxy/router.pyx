@@ -1,7 +1,7 @@
 """Route tables, compiled.
 
 What a table says is turned into arrays once, when it changes; a request then costs one look-up of its host, one search for its path
-(`route_list`), and the conditions of the few routes that come into question. Order and precedence are Envoy's, checked against Envoy itself.
+(`route_list`), and the conditions of the few routes that come into question. Order and precedence are Envoy's, and compared with Envoy's.
 """
 
 import re
@@ -25,7 +25,8 @@ RETRY_BITS = {
     "connect-failure": RETRY_CONNECT_FAILURE, "retriable-4xx": RETRY_RETRIABLE_4XX, "retriable-status-codes": RETRY_STATUS_CODES,
 }
 MUTATIONS = {
-    "append": MUTATE_APPEND, "add_if_absent": MUTATE_ADD_IF_ABSENT, "overwrite": MUTATE_OVERWRITE, "overwrite_if_exists": MUTATE_OVERWRITE_IF_EXISTS,
+    "append": MUTATE_APPEND, "add_if_absent": MUTATE_ADD_IF_ABSENT, "overwrite": MUTATE_OVERWRITE,
+    "overwrite_if_exists": MUTATE_OVERWRITE_IF_EXISTS,
 }
 REQUIRE_TLS = {"none": 0, "external": 1, "all": 2}
 # What would end a header line or a request line early.
@@ -289,8 +290,9 @@ cdef class Compiler:
         compiled.attempt_count_response = host.include_attempt_count_in_response
         compiled.buffer_limit = -1 if host.per_request_buffer_limit_bytes is None else host.per_request_buffer_limit_bytes
         compiled.require_tls = REQUIRE_TLS[host.require_tls]
+        place = f"route table {self.table.name!r}, virtual host {host.name!r}"
         for domain in host.domains:
-            self.router.hosts.add(domain, len(self.router.virtual_hosts), self.source, f"route table {self.table.name!r}, virtual host {host.name!r}")
+            self.router.hosts.add(domain, len(self.router.virtual_hosts), self.source, place)
         routes.open(len(host.routes), self.router.conditions)
         self.router.virtual_hosts.append(compiled)
         self.router.route_lists.append(routes)
@@ -397,7 +399,8 @@ cdef class Compiler:
         """`text` for the wire."""
         found = CONTROL.search(text) if text else None
         if found is not None:
-            self.source.refuse(f"{what} {text!r}: has the control character {found.group()!r}, which may not stand in a head: remove it", place)
+            why = f"has the control character {found.group()!r}, which may not stand in a head: remove it"
+            self.source.refuse(f"{what} {text!r}: {why}", place)
         return text.encode()
 
     cdef Edits edits_for(self, bint request, object weighted, object route, object host, str place):

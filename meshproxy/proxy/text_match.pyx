@@ -100,7 +100,8 @@ cdef class PatternSource:
             pattern.compiled = re2.compile(text.encode(), quiet_options())
         except re2.error as why:
             reason = why.args[0] if why.args else why
-            self.refuse(f"regular expression {text!r}: {reason.decode() if isinstance(reason, bytes) else reason}. The syntax is RE2's", place)
+            told = reason.decode() if isinstance(reason, bytes) else reason
+            self.refuse(f"regular expression {text!r}: {told}. The syntax is RE2's", place)
             return None
         try:
             pattern.low, pattern.high = pattern.compiled.possiblematchrange(RANGE_BYTES)

@@ -12,7 +12,6 @@ from meshproxy.model import HeaderMatch, HeaderMutations, PathMatch, Redirect, R
 from meshproxy.model.route import QueryMatch
 from meshproxy.proxy.router import Edits
 
-
 LISTS = {"accept", "referer", "user-agent", "x-forwarded-for"}
 """Names whose fields are one list, of those that tests use."""
 

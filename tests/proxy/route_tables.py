@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from meshproxy.model import (
-    DirectResponse, ForwardAction, HeaderMatch, HeaderMutations, HeaderValue, PathMatch, Redirect, Route, RouteTable, StringMatch, VirtualHost,
+    DirectResponse,
+    ForwardAction,
+    HeaderMatch,
+    HeaderMutations,
+    HeaderValue,
+    PathMatch,
+    Redirect,
+    Route,
+    RouteTable,
+    StringMatch,
+    VirtualHost,
     WeightedCluster,
 )
 from meshproxy.model.route import QueryMatch
@@ -19,6 +29,9 @@ HOSTS = ["a.com", "A.com", "b.a.com", "c.b.a.com", "a.org", "a.com.org", "com", 
 DOMAINS = ["a.com", "b.a.com", "A.ORG", "*.a.com", "*.b.a.com", "*a.com", "a.*", "a.com.*", "a*", "[::1]", "b.a.com:8080", "*:80", "*"]
 NAMES = ["x-a", "x-b", "referer", "accept", "date", "x-envoy-else"]
 VALUES = ["", "a", "ab", "AB", "abab", "1", "12", "-3", "+2"]
+
+FORWARD_REGEX = {"regex_rewrite": ("/(a+)", r"/\1\1-")}
+ALL_SET = {"host": "h", "port": 81, "scheme": "ftp"}
 
 segments = st.lists(st.sampled_from(SEGMENTS), max_size=4)
 paths = st.builds(lambda parts, end: "/" + "/".join(parts) + end, segments, st.sampled_from(["", "/"]))
@@ -47,18 +60,21 @@ actions = st.one_of(
     st.just(DirectResponse(status=200)),
     st.builds(
         lambda rewrite: ForwardAction(clusters=(WeightedCluster(name="c"),), **rewrite),
-        st.sampled_from([{}, {"prefix_rewrite": "/new"}, {"prefix_rewrite": "/"}, {"regex_rewrite": ("/(a+)", r"/\1\1-")}, {"regex_rewrite": ("b", "")}]),
+        st.sampled_from([{}, {"prefix_rewrite": "/new"}, {"prefix_rewrite": "/"}, FORWARD_REGEX, {"regex_rewrite": ("b", "")}]),
     ),
     st.builds(
         lambda where, what, strip: Redirect(**where, **what, strip_query=strip),
-        st.sampled_from([{}, {"https": True}, {"scheme": "http"}, {"host": "h.org"}, {"port": 81}, {"host": "h", "port": 81, "scheme": "ftp"}]),
+        st.sampled_from([{}, {"https": True}, {"scheme": "http"}, {"host": "h.org"}, {"port": 81}, ALL_SET]),
         st.sampled_from([{}, {"path": "/p"}, {"path": "/p?own"}, {"prefix_rewrite": "/new"}, {"regex_rewrite": ("/(a+)", r"/\1\1-")}]),
         st.booleans(),
     ),
 )
 routes = st.builds(
     lambda path, action, headers, query: Route(path=path, action=action, headers=tuple(headers), query=tuple(query)),
-    path_matches, actions, st.one_of(st.just([]), st.lists(header_matches, max_size=2)), st.one_of(st.just([]), st.lists(query_matches, max_size=2)),
+    path_matches,
+    actions,
+    st.one_of(st.just([]), st.lists(header_matches, max_size=2)),
+    st.one_of(st.just([]), st.lists(query_matches, max_size=2)),
 )
 requests = st.builds(
     oracle.Request, st.sampled_from(["GET", "POST"]), st.sampled_from(HOSTS), st.builds(str.__add__, paths, queries),

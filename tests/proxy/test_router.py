@@ -6,8 +6,19 @@ import pytest
 
 from meshproxy.errors import ConfigError
 from meshproxy.model import (
-    DirectResponse, ForwardAction, HeaderMatch, HeaderMutations, HeaderValue, PathMatch, Redirect, RetryPolicy, Route, RouteTable,
-    StringMatch, VirtualHost, WeightedCluster,
+    DirectResponse,
+    ForwardAction,
+    HeaderMatch,
+    HeaderMutations,
+    HeaderValue,
+    PathMatch,
+    Redirect,
+    RetryPolicy,
+    Route,
+    RouteTable,
+    StringMatch,
+    VirtualHost,
+    WeightedCluster,
 )
 from meshproxy.model.route import NO_MUTATIONS, QueryMatch
 from meshproxy.proxy.router import compile_router, compile_slices
@@ -17,7 +28,10 @@ def prefix(value: str, **more: object) -> Route:
     return Route(path=PathMatch("prefix", value), action=DirectResponse(status=200), **{"name": value, **more})
 
 
-def forward(path: PathMatch = PathMatch("prefix", "/"), mutations: HeaderMutations = NO_MUTATIONS, **action: object) -> Route:
+ROOT = PathMatch("prefix", "/")
+
+
+def forward(path: PathMatch = ROOT, mutations: HeaderMutations = NO_MUTATIONS, **action: object) -> Route:
     return Route(path=path, action=ForwardAction(**{"clusters": (WeightedCluster(name="a"),), **action}), mutations=mutations)
 
 
@@ -52,7 +66,8 @@ class TestVirtualHosts:
         [
             ("api.example.com", "exact"), ("API.Example.COM", "exact"), ("a.example.com", "suffix"), ("a.eu.example.com", "longer"),
             (".eu.example.com", "suffix"), ("a-x.example.com", "dash"), ("api.org", "prefix"), ("api.example.org", "longer prefix"),
-            ("api.", "any"), ("with.port:8080", "port"), ("with.port", "any"), ("with.port:80", "any"), ("api.example.com:80", "longer prefix"),
+            ("api.", "any"), ("with.port:8080", "port"), ("with.port", "any"), ("with.port:80", "any"),
+            ("api.example.com:80", "longer prefix"),
             ("[::1]:80", "any"), ("[::1]", "any"),
         ],
     )
@@ -67,7 +82,8 @@ class TestVirtualHosts:
     )
     def test_port_is_not_looked_at_when_told_so(self, authority: str, name: str | None) -> None:
         hosts = (
-            VirtualHost(name="a", domains=("a.com",), routes=(prefix("/"),)), VirtualHost(name="six", domains=("[::1]",), routes=(prefix("/"),)),
+            VirtualHost(name="a", domains=("a.com",), routes=(prefix("/"),)),
+            VirtualHost(name="six", domains=("[::1]",), routes=(prefix("/"),)),
         )
         router = compile_router(RouteTable(name="t", virtual_hosts=hosts, ignore_port_in_host=True))
 
@@ -85,7 +101,8 @@ class TestVirtualHosts:
 
     def test_a_host_without_a_matching_route_does_not_fall_back_to_another(self) -> None:
         hosts = (
-            VirtualHost(name="a", domains=("a.com",), routes=(prefix("/x"),)), VirtualHost(name="any", domains=("*",), routes=(prefix("/"),)),
+            VirtualHost(name="a", domains=("a.com",), routes=(prefix("/x"),)),
+            VirtualHost(name="any", domains=("*",), routes=(prefix("/"),)),
         )
 
         assert compile_router(RouteTable(name="t", virtual_hosts=hosts)).route_of("GET", "a.com", "/y") is None
@@ -170,7 +187,8 @@ class TestPaths:
             compile_router(table(prefix("/"))).route_of("GET", "h", "/ x")
 
 
-# Rows: a condition; then whether it holds without the header, with "", "v", "3", "+3", and with "v" and "3" in two fields. Envoy's own answers.
+# Rows: a condition; then whether it holds without the header, with "", "v", "3", "+3", and with "v" and "3" in two fields: Envoy's answers,
+# plain, with missing taken as empty, inverted, and both.
 HEADER_ROWS = [
     ({"string": StringMatch("exact", "v")}, "nnynny", "nnynny", "nynyyn", "yynyyn"),
     ({"string": StringMatch("exact", "")}, "nynnnn", "yynnnn", "nnyyyy", "nnyyyy"),
@@ -235,8 +253,10 @@ class TestHeaders:
     @pytest.mark.parametrize(
         ("value", "holds"),
         [
-            ("-5", True), ("4", True), ("5", False), ("-6", False), ("", False), ("1x", False), ("1.0", False), ("--1", False), ("+", False),
-            ("9223372036854775808", False), ("-9223372036854775809", False), ("18446744073709551617", False), ("0000000000000000000000001", True),
+            ("-5", True), ("4", True), ("5", False), ("-6", False), ("", False), ("1x", False), ("1.0", False), ("--1", False),
+            ("+", False),
+            ("9223372036854775808", False), ("-9223372036854775809", False),
+            ("18446744073709551617", False), ("0000000000000000000000001", True),
         ],
     )
     def test_range_is_of_64_bit_integers(self, value: str, holds: bool) -> None:
@@ -299,7 +319,8 @@ class TestQuery:
 
 class TestForward:
     def test_settings(self) -> None:
-        route = only(forward(timeout_s=0.25, idle_timeout_s=0.0, high_priority=True, upgrades=(("WebSocket", True),), cluster_not_found_status=404))
+        settings = {"upgrades": (("WebSocket", True),), "cluster_not_found_status": 404, "high_priority": True}
+        route = only(forward(timeout_s=0.25, idle_timeout_s=0.0, **settings))
 
         assert (route.timeout_ms, route.idle_timeout_ms, route.high_priority) == (250, 0, True)
         assert (route.upgrades, route.cluster_not_found_status) == ({b"websocket": True}, 404)

@@ -10,7 +10,17 @@ import pytest
 import yaml
 
 from meshproxy.model import (
-    DirectResponse, ForwardAction, HeaderMatch, HeaderMutations, HeaderValue, PathMatch, Redirect, Route, RouteTable, StringMatch, VirtualHost,
+    DirectResponse,
+    ForwardAction,
+    HeaderMatch,
+    HeaderMutations,
+    HeaderValue,
+    PathMatch,
+    Redirect,
+    Route,
+    RouteTable,
+    StringMatch,
+    VirtualHost,
     WeightedCluster,
 )
 from meshproxy.proxy.router import CompiledRoute, compile_router
@@ -70,7 +80,8 @@ def action(form: Json) -> ForwardAction | Redirect | DirectResponse:
         return DirectResponse(status=form["direct_response"]["status"], body=form["direct_response"]["body"]["inline_string"].encode())
     said = form["route"]
     clusters = (WeightedCluster(name=said["cluster"]),)
-    return ForwardAction(clusters=clusters, prefix_rewrite=said.get("prefix_rewrite", ""), host_rewrite=said.get("host_rewrite_literal", ""))
+    rewrites = {"prefix_rewrite": said.get("prefix_rewrite", ""), "host_rewrite": said.get("host_rewrite_literal", "")}
+    return ForwardAction(clusters=clusters, **rewrites)
 
 
 def route(form: Json) -> Route:
@@ -84,7 +95,9 @@ def route(form: Json) -> Route:
 def route_table(name: str) -> RouteTable:
     form = yaml.safe_load((CORPUS / f"{name}.yaml").read_text())
     hosts = [
-        VirtualHost(name=host["name"], domains=tuple(host["domains"]), routes=tuple(route(entry) for entry in host["routes"]), mutations=mutations(host))
+        VirtualHost(
+            name=host["name"], domains=tuple(host["domains"]), routes=tuple(map(route, host["routes"])), mutations=mutations(host),
+        )
         for host in form["virtual_hosts"]
     ]
     return RouteTable(name=name, virtual_hosts=tuple(hosts), mutations=mutations(form))
@@ -116,9 +129,8 @@ def sent(found: CompiledRoute, asked: Json, told: Json, side: str) -> oracle.Req
     else:
         headers = [("content-type", found.content_type.decode()), ("content-length", str(len(found.body)))]
         edits = found.response_edits
-    return oracle.Request(
-        asked["method"], told.get("host_rewrite", ""), told.get("path_rewrite", ""), tuple(oracle.edited(edits, headers)), asked.get("ssl", False),
-    )
+    fields = tuple(oracle.edited(edits, headers))
+    return oracle.Request(asked["method"], told.get("host_rewrite", ""), told.get("path_rewrite", ""), fields, asked.get("ssl", False))
 
 
 @pytest.mark.parametrize(("name", "case"), [pytest.param(name, case, id=f"{name}-{case['test_name']}") for name, case in cases()])

@@ -59,7 +59,8 @@ def header_form(match: HeaderMatch) -> Json:
 
 
 def query_form(match: QueryMatch) -> Json:
-    return {"name": match.name, "present_match": True} if match.string is None else {"name": match.name, "string_match": string_form(match.string)}
+    condition: Json = {"present_match": True} if match.string is None else {"string_match": string_form(match.string)}
+    return {"name": match.name, **condition}
 
 
 def path_form(match: PathMatch) -> Json:

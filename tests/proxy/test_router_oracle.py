@@ -12,6 +12,7 @@ from meshproxy.proxy.router import compile_router
 from tests.oracles import router as oracle
 from tests.proxy.route_tables import header_lists, levels, levels_table, requests, routes, tables
 
+
 @settings(deadline=None)
 @given(tables(), st.lists(requests, min_size=1, max_size=8))
 def test_the_same_route_path_and_location(table: RouteTable, asked: list[oracle.Request]) -> None:
@@ -19,7 +20,8 @@ def test_the_same_route_path_and_location(table: RouteTable, asked: list[oracle.
     for request in asked:
         expected = oracle.route(table, request)
         found = router.route_of(request.method, request.authority, request.path, request.headers, request.tls)
-        assert (None if found is None else (found.virtual_host.name, found.model)) == (expected and (expected[0].name, expected[1])), request
+        chosen = None if found is None else (found.virtual_host.name, found.model)
+        assert chosen == (expected and (expected[0].name, expected[1])), request
         if found is None:
             continue
         action = found.model.action
