@@ -154,8 +154,9 @@ def _parse_yaml(file: str, text: str, problems: list[Problem]) -> Document:
         told = ", ".join(part for part in (error.context, error.problem) if part)
         hint = " Indent with spaces." if "\\t" in told else " Mend the syntax (quotes, indentation, brackets)."
         raise _refused(file, f"not valid YAML: {told}.{hint}", mark.line + 1 if mark else 0) from None
-    except yaml.YAMLError as error:
-        raise _refused(file, f"not valid YAML: {' '.join(str(error).split())}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _refused(file, f"not valid YAML: character {error.character:#04x} is a control character. Remove it.", line) from None
     data = _Builder(file, problems).build(node) if node is not None else None
     return Document(file, text, data, node)
 

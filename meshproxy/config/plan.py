@@ -126,7 +126,7 @@ def differences(old: Any, new: Any) -> list[str]:
 def _differences(old: Any, new: Any, place: str) -> list[str]:
     if old == new:
         return []
-    if isinstance(old, msgspec.Struct) and type(old) is type(new) and "value" not in old.__struct_fields__:
+    if isinstance(old, msgspec.Struct) and type(old) is type(new) and not _is_text(old):
         prefix = f"{place}." if place else ""
         inside = [_differences(getattr(old, field), getattr(new, field), prefix + field) for field in old.__struct_fields__]
         return [line for lines in inside for line in lines]
@@ -162,9 +162,14 @@ def _by_name(items: tuple) -> Mapping[str, Any] | None:
     return named
 
 
+def _is_text(value: msgspec.Struct) -> bool:
+    """Whether it is best told as one word, like an address."""
+    return "__str__" in type(value).__dict__
+
+
 def _short(value: Any) -> str:
     if isinstance(value, msgspec.Struct):
-        text = str(value) if type(value).__str__ is not msgspec.Struct.__str__ else type(value).__name__
+        text = str(value) if _is_text(value) else type(value).__name__
     else:
         text = value if isinstance(value, str) and value else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -39,18 +39,26 @@ from meshproxy.model import (
 from meshproxy.model.route import NO_MUTATIONS, QueryMatch
 
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=8)
-odd_names = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters="\x7f", exclude_categories=("Cs", "Cc", "Zl", "Zp")),
-                    min_size=1, max_size=10)
+odd_names = st.text(
+    st.characters(min_codepoint=32, max_codepoint=0x2FFF, exclude_characters="\x7f", exclude_categories=("Cs", "Cc", "Zl", "Zp")),
+    min_size=1,
+    max_size=10,
+)
 header_names = st.sampled_from(["x-a", "X-Forwarded-Client", "cache-control", "set-cookie", "x-b", "on", "123"])
-header_values = st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="\x7f", exclude_categories=("Cc",)), max_size=12)
+header_values = st.text(
+    st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_characters="\x7f", exclude_categories=("Cc",)), max_size=12
+)
 regexes = st.sampled_from(["a.*", "(a|b)+", "/x/[0-9]+", "", "(?i)y"])
-durations = st.one_of(st.sampled_from([0.001, 0.025, 0.1, 1.5, 5.0, 60.0, 90.0, 3600.0, 86400.0]), st.integers(1, 10**9).map(lambda n: n / 10**6))
+durations = st.one_of(
+    st.sampled_from([0.001, 0.025, 0.1, 1.5, 5.0, 60.0, 90.0, 3600.0, 86400.0]), st.integers(1, 10**9).map(lambda n: n / 10**6)
+)
 off_or_durations = st.one_of(st.just(0.0), durations)
 sizes = st.sampled_from([1024, 4096, 5000, 1 << 20, 3 << 20])
 ips = st.sampled_from(["127.0.0.1", "10.0.0.1", "0.0.0.0", "::1", "::", "fe80::2"])
 ports = st.integers(1, 65535)
 pipes = st.one_of(
-    st.builds(PipeAddress, st.sampled_from(["/run/a.sock", "/tmp/on"]), st.sampled_from([0, 0o660, 0o600])), st.just(PipeAddress("@abstract"))
+    st.builds(PipeAddress, st.sampled_from(["/run/a.sock", "/tmp/on"]), st.sampled_from([0, 0o660, 0o600])),
+    st.just(PipeAddress("@abstract")),
 )
 statuses = st.integers(200, 599)
 bodies = st.one_of(st.just(b""), st.binary(max_size=20), st.text(max_size=20).map(lambda text: text.encode("utf-8", "ignore")))
@@ -66,7 +74,11 @@ budgets = st.builds(RetryBudget, percent=st.sampled_from([0.0, 12.5, 20.0, 100.0
 
 def mutations() -> st.SearchStrategy[HeaderMutations]:
     value = st.builds(
-        HeaderValue, header_names, header_values, st.sampled_from(["append", "add_if_absent", "overwrite", "overwrite_if_exists"]), st.booleans()
+        HeaderValue,
+        header_names,
+        header_values,
+        st.sampled_from(["append", "add_if_absent", "overwrite", "overwrite_if_exists"]),
+        st.booleans(),
     )
     added, removed = st.lists(value, max_size=4).map(tuple), st.lists(header_names, max_size=2).map(tuple)
     return st.one_of(
@@ -105,7 +117,9 @@ def forwards(draw: st.DrawFn, clusters: list[str], prefix: bool) -> ForwardActio
     targets = [WeightedCluster(name=names[0])]
     if draw(st.booleans()):
         targets = [
-            WeightedCluster(name=name, weight=draw(st.integers(1, 100)), mutations=draw(mutations()), host_rewrite=draw(st.sampled_from(["", "h"])))
+            WeightedCluster(
+                name=name, weight=draw(st.integers(1, 100)), mutations=draw(mutations()), host_rewrite=draw(st.sampled_from(["", "h"]))
+            )
             for name in names
         ]
     rewrite = draw(st.sampled_from(["none", "prefix", "regex"] if prefix else ["none", "regex"]))
@@ -148,10 +162,16 @@ def routes(draw: st.DrawFn, clusters: list[str], envoy: bool) -> Route:
     path = draw(paths())
     kinds = st.just("text/plain") if envoy else st.sampled_from(["text/plain", "text/html; charset=utf-8"])
     action = draw(
-        st.one_of(forwards(clusters, path.kind != "regex"), redirects(), st.builds(DirectResponse, status=statuses, body=bodies, content_type=kinds))
+        st.one_of(
+            forwards(clusters, path.kind != "regex"),
+            redirects(),
+            st.builds(DirectResponse, status=statuses, body=bodies, content_type=kinds),
+        )
     )
     header = st.one_of(
-        st.builds(HeaderMatch, name=header_names.map(str.lower), string=string_matches, invert=st.booleans(), treat_missing_as_empty=st.booleans()),
+        st.builds(
+            HeaderMatch, name=header_names.map(str.lower), string=string_matches, invert=st.booleans(), treat_missing_as_empty=st.booleans()
+        ),
         st.builds(HeaderMatch, name=header_names.map(str.lower), range=st.sampled_from([(0, 1), (-5, 200)])),
         st.builds(HeaderMatch, name=st.just(":method"), present=st.booleans(), invert=st.booleans()),
     )
@@ -160,7 +180,11 @@ def routes(draw: st.DrawFn, clusters: list[str], envoy: bool) -> Route:
     headers = [item for name in by_name for item in draw(st.lists(header, min_size=1, max_size=2)) if item.name == name]
     queries = draw(st.lists(query, max_size=2, unique_by=lambda item: item.name))
     return Route(
-        path=path, action=action, name=draw(st.sampled_from(["", "a route", "on"])), headers=tuple(headers), query=tuple(queries),
+        path=path,
+        action=action,
+        name=draw(st.sampled_from(["", "a route", "on"])),
+        headers=tuple(headers),
+        query=tuple(queries),
         mutations=draw(mutations()),
     )
 
@@ -172,7 +196,9 @@ def tables(draw: st.DrawFn, name: str, clusters: list[str], envoy: bool) -> Rout
         hosts.append(
             VirtualHost(
                 name=host,
-                domains=draw(st.sampled_from([(f"h{index}.example",), (f"*.h{index}", f"h{index}.*"), ("*",) if index == 0 else (f"z{index}",)])),
+                domains=draw(
+                    st.sampled_from([(f"h{index}.example",), (f"*.h{index}", f"h{index}.*"), ("*",) if index == 0 else (f"z{index}",)])
+                ),
                 routes=tuple(draw(st.lists(routes(clusters, envoy), max_size=3))),
                 mutations=draw(mutations()),
                 retry=draw(st.one_of(st.none(), retries())),
@@ -222,15 +248,38 @@ def managers(draw: st.DrawFn, table: str, envoy: bool) -> HttpConnectionManager:
         server_name=draw(st.sampled_from(["envoy", "meshproxy", "x"])),
         server_header=draw(st.sampled_from(["overwrite", "append_if_absent", "pass_through"])),
         via=draw(st.sampled_from(["", "me"])),
-        **{name: draw(st.booleans()) for name in (
-            "use_remote_address", "skip_xff_append", "generate_request_id", "preserve_external_request_id", "suppress_envoy_headers",
-            "always_set_request_id_in_response", "accept_http_10", "allow_absolute_url", "proxy_100_continue", "normalize_path",
-            "merge_slashes", "add_user_agent",
-        )},
-        **{f"{name}_s": draw(off_or_durations) for name in (
-            "idle_timeout", "request_timeout", "request_headers_timeout", "stream_idle_timeout", "drain_timeout", "delayed_close_timeout",
-        )},
-        **{name: draw(st.one_of(st.just(0.0), st.sampled_from([1.0, 60.0]))) for name in ("max_connection_duration_s", "max_stream_duration_s")},
+        **{
+            name: draw(st.booleans())
+            for name in (
+                "use_remote_address",
+                "skip_xff_append",
+                "generate_request_id",
+                "preserve_external_request_id",
+                "suppress_envoy_headers",
+                "always_set_request_id_in_response",
+                "accept_http_10",
+                "allow_absolute_url",
+                "proxy_100_continue",
+                "normalize_path",
+                "merge_slashes",
+                "add_user_agent",
+            )
+        },
+        **{
+            f"{name}_s": draw(off_or_durations)
+            for name in (
+                "idle_timeout",
+                "request_timeout",
+                "request_headers_timeout",
+                "stream_idle_timeout",
+                "drain_timeout",
+                "delayed_close_timeout",
+            )
+        },
+        **{
+            name: draw(st.one_of(st.just(0.0), st.sampled_from([1.0, 60.0])))
+            for name in ("max_connection_duration_s", "max_stream_duration_s")
+        },
         xff_trusted_hops=draw(st.integers(0, 3)),
         max_head_bytes=draw(st.integers(1, 96)) * 1024,
         max_headers=draw(st.integers(1, 1000)),
@@ -249,10 +298,16 @@ def clusters_of(draw: st.DrawFn, name: str) -> Cluster:
     places: st.SearchStrategy = st.builds(SocketAddress, hosts, ports)
     if not named:
         places = st.one_of(places, st.builds(PipeAddress, st.just("/run/up.sock")))
-    endpoint = st.builds(Endpoint, address=places, weight=st.integers(1, 9), hostname=st.sampled_from(["", "h.example"]), healthy=st.booleans())
+    endpoint = st.builds(
+        Endpoint, address=places, weight=st.integers(1, 9), hostname=st.sampled_from(["", "h.example"]), healthy=st.booleans()
+    )
     breakers = st.builds(
-        Breakers, max_connections=st.integers(0, 5000), max_pending=st.integers(0, 5000), max_requests=st.integers(0, 5000),
-        max_retries=st.integers(0, 9), retry_budget=st.one_of(st.none(), budgets),
+        Breakers,
+        max_connections=st.integers(0, 5000),
+        max_pending=st.integers(0, 5000),
+        max_requests=st.integers(0, 5000),
+        max_retries=st.integers(0, 9),
+        retry_budget=st.one_of(st.none(), budgets),
     )
     return Cluster(
         name=name,
@@ -305,14 +360,21 @@ def snapshots(draw: st.DrawFn, envoy: bool = False) -> Snapshot:
     if not envoy:
         sinks.append(StatsSink(address=SocketAddress("::1", 8125), transport="tcp", dialect="dogstatsd", max_datagram_bytes=9000))
         sinks.append(StatsSink(transport="tcp", tcp_cluster=clusters[0]))
-    process = Process() if envoy else Process(workers=draw(st.integers(0, 4)), user=draw(words), worker_hung_s=2.5, max_worker_buffer_bytes=1 << 21)
+    process = (
+        Process()
+        if envoy
+        else Process(workers=draw(st.integers(0, 4)), user=draw(words), worker_hung_s=2.5, max_worker_buffer_bytes=1 << 21)
+    )
     return Snapshot(
         listeners=tuple(listeners),
         route_tables=tuple(draw(tables(name, clusters, envoy)) for name in used),
         clusters=tuple(draw(clusters_of(name)) for name in clusters),
         admin=draw(st.one_of(st.none(), st.builds(Admin, address=st.one_of(pipes, st.just(SocketAddress("::1", 9901)))))),
         node=draw(st.builds(Node, id=words, zone=words, metadata=st.sampled_from([{}, {"a": {"b": [1, "x", True]}}]))),
-        stats=Stats(sinks=tuple(draw(st.lists(st.sampled_from(sinks), max_size=2, unique_by=str))), flush_interval_s=draw(st.sampled_from([5.0, 0.5]))),
+        stats=Stats(
+            sinks=tuple(draw(st.lists(st.sampled_from(sinks), max_size=2, unique_by=str))),
+            flush_interval_s=draw(st.sampled_from([5.0, 0.5])),
+        ),
         process=process,
         log_level="info" if envoy else draw(st.sampled_from(["debug", "info"])),
     )

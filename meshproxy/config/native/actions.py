@@ -230,7 +230,7 @@ DIRECT = Section(
     make=lambda values, path, problems: _make_direct({"status": 200, **values}, path, problems),
     split=_split_direct,
     short=lambda value: {"status": value} if type(value) is int else None,
-    shorten=lambda written: written["status"] if written.keys() == {"status"} else written,
+    shorten=lambda written: written.get("status", 200) if written.keys() <= {"status"} else written,
     short_schemas=({"type": "integer"},),
     short_label="a status",
 )

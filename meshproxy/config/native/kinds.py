@@ -67,7 +67,7 @@ class Whole:
         self._least = least
         self._most = most
         self._words = words or {}
-        self.label = f"number {least} to {most}" if most < 2**31 else f"number from {least}"
+        self.label = f"a number {least} to {most}" if most < 2**31 else f"a number from {least}"
         if self._words:
             self.label = f"{' or '.join(self._words)} or {self.label}"
 
@@ -77,7 +77,7 @@ class Whole:
                 return self._words[value]
             value = int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else value
         if type(value) is not int:
-            problems.error(path, f"{told(value)} is given where a {self.label} is needed. Write digits only.")
+            problems.error(path, f"{told(value)} is given where {self.label} is needed. Write digits only.")
             return WRONG
         if not self._least <= value <= self._most:
             problems.error(path, f"{value} is out of range. Use {self._least} to {self._most}.")

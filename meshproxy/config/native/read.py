@@ -85,11 +85,14 @@ class _Reading:
 
     def _listeners(self, node_logs: tuple[AccessLog, ...]) -> list[tuple[Listener, Path]]:
         """All listeners, with the node's access logs where they have none of their own; their route tables go to the others."""
-        made = []
+        made: list[tuple[Listener, Path]] = []
+        names: set[str] = set()
         for entrance in self._entrances:
             listener = entrance.listener
-            if entrance.table is not None:
+            # The table of a listener that is told as a second one of its name is not told again.
+            if entrance.table is not None and listener.name not in names:
                 self._tables.append((entrance.table, entrance.path))
+            names.add(listener.name)
             if node_logs and not entrance.own_access_log:
                 chain = listener.chains[0]
                 manager = msgspec.structs.replace(chain.terminal, access_logs=node_logs)

@@ -231,16 +231,18 @@ def hosts_of(values: Values, path: Path, problems: Problems) -> tuple[VirtualHos
 def check_hosts(hosts: tuple[VirtualHost, ...], path: Path, problems: Problems) -> None:
     """Names and domains are there once (domains without regard to case)."""
     names: set[str] = set()
-    domains: dict[str, str] = {}
+    domains: dict[str, int] = {}
     for index, host in enumerate(hosts):
         place = ((path, "virtual_hosts"), index)
         if host.name in names:
             problems.error(place, f'virtual host "{host.name}" is there twice. Give each a name of its own.')
         names.add(host.name)
-        for domain in host.domains:
-            other = domains.setdefault(domain.lower(), host.name)
-            if other is not host.name or host.domains.count(domain) > 1:
-                problems.error((place, "domains"), f'domain "{domain}" is also a domain of virtual host "{other}". Keep one.')
+        for number, domain in enumerate(host.domains):
+            other = domains.setdefault(domain.lower(), index)
+            if other != index or domain in host.domains[:number]:
+                problems.error(
+                    (place, "domains"), f'domain "{domain}" is also a domain of virtual host "{hosts[other].name}". Keep one.'
+                )
 
 
 def _make_table(values: Values, path: Path, problems: Problems) -> Any:

@@ -164,7 +164,8 @@ class Section:
 
     def _no_mapping(self, value: Any, path: Path, problems: Problems) -> Any:
         wanted = f"{self.short_label} or a mapping" if self.short_label else "a mapping"
-        problems.error(path, f"{told(value)} is given where {self.title} needs {wanted}. Write it with its settings indented below.")
+        remedy = f"Write {self.short_label}, or settings indented below" if self.short_label else "Write its settings indented below"
+        problems.error(path, f"{told(value)} is given where {self.title} needs {wanted}. {remedy}.")
         return WRONG
 
 

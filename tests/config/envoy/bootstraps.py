@@ -18,28 +18,52 @@ REMOVE = object()
 
 _GOOD: dict[str, Any] = {
     "static_resources": {
-        "listeners": [{
-            "name": "in",
-            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 10000}},
-            "filter_chains": [{"filters": [{
-                "name": "hcm",
-                "typed_config": {
-                    "@type": URL + HCM,
-                    "stat_prefix": "in",
-                    "route_config": {"name": "r", "virtual_hosts": [{
-                        "name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "web"}}],
-                    }]},
-                    "http_filters": [{"name": "router", "typed_config": {"@type": URL + ROUTER}}],
+        "listeners": [
+            {
+                "name": "in",
+                "address": {"socket_address": {"address": "127.0.0.1", "port_value": 10000}},
+                "filter_chains": [
+                    {
+                        "filters": [
+                            {
+                                "name": "hcm",
+                                "typed_config": {
+                                    "@type": URL + HCM,
+                                    "stat_prefix": "in",
+                                    "route_config": {
+                                        "name": "r",
+                                        "virtual_hosts": [
+                                            {
+                                                "name": "all",
+                                                "domains": ["*"],
+                                                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "web"}}],
+                                            }
+                                        ],
+                                    },
+                                    "http_filters": [{"name": "router", "typed_config": {"@type": URL + ROUTER}}],
+                                },
+                            }
+                        ]
+                    }
+                ],
+            }
+        ],
+        "clusters": [
+            {
+                "name": "web",
+                "type": "STATIC",
+                "load_assignment": {
+                    "cluster_name": "web",
+                    "endpoints": [
+                        {
+                            "lb_endpoints": [
+                                {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}}}},
+                            ]
+                        }
+                    ],
                 },
-            }]}],
-        }],
-        "clusters": [{
-            "name": "web",
-            "type": "STATIC",
-            "load_assignment": {"cluster_name": "web", "endpoints": [{"lb_endpoints": [
-                {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}}}},
-            ]}]},
-        }],
+            }
+        ],
     },
 }
 

@@ -14,7 +14,9 @@ from meshproxy.errors import ConfigError
 CORPUS = Path(__file__).resolve().parents[4] / "shared" / "corpus"
 EXAMPLES = CORPUS / "envoy-examples"
 
-pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the corpus of Envoy's examples is not beside the checkout (../shared/corpus)")
+pytestmark = pytest.mark.skipif(
+    not EXAMPLES.is_dir(), reason="the corpus of Envoy's examples is not beside the checkout (../shared/corpus)"
+)
 
 ACCEPTED: set[str] = {
     "csrf__crosssite__envoy",
