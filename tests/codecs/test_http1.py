@@ -199,6 +199,7 @@ def test_a_connection_header_takes_any_other_field(name: bytes) -> None:
 
 FORBIDDEN_TRAILERS = [
     *oracle.NAMES, *oracle.END_TO_END, *oracle.NO_TRAILERS, b"if-none-match", b"content-md5", b"x-forwarded-port", b"x-envoy-a",
+    b"content_length", b"transfer_encoding",
 ]
 
 

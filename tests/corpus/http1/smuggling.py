@@ -423,6 +423,8 @@ NORMALISED = [
     Case("h2c-upgrade", get(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQ"), "Bishop Fox 2020",
          says={"upgrade": True}, gone=(b"upgrade", b"http2-settings", b"connection")),
     Case("upgrade-without-connection", get(b"Upgrade: websocket"), "RFC 9110 7.8", says={"upgrade": False}, gone=(b"upgrade",)),
+    Case("upgrade-in-1.0", get(b"Connection: Upgrade", b"Upgrade: h2c", line=b"GET / HTTP/1.0"), "RFC 9110 7.8",
+         says={"upgrade": False, "keep_alive": False}, gone=(b"upgrade", b"connection")),
     Case("expect-obfuscated", post(b"Expect: y 100-continue", b"Content-Length: 0"), "Kettle 2025: 0.CL",
          says={"expect_other": True, "expect_continue": False}),
     Case("expect-twice", post(b"Expect: 100-continue", b"Expect: 100-continue", b"Content-Length: 0"), "Kettle 2025",
