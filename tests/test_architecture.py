@@ -19,7 +19,7 @@ TEXT_SUFFIXES = {".py", ".pyx", ".pxd", ".pyi", ".h", ".md", ".cfg", ".toml", ".
 
 LINES_AT_MOST = 600
 LONG_FILES: dict[str, str] = {
-    "meshproxy/proxy/exchange.pyx": "one request from head to outcome; a cdef class is in one file, and a second class is a call at each step",
+    "meshproxy/proxy/exchange.pyx": "one request from head to outcome; a cdef class is one file, and a second class a call at each step",
 }
 """Files over the limit, each with its reason."""
 

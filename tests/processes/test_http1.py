@@ -523,6 +523,15 @@ def test_a_target_over_the_limit_is_refused_by_its_length(mesh: Mesh) -> None:
         assert client.is_closed()
 
 
+def test_trailers_over_the_limit_are_refused(mesh: Mesh) -> None:
+    upload = get("/open/", "mesh.test", "Transfer-Encoding: chunked", method="POST") + b"0\r\n"
+    with Client(mesh.port) as client:
+        client.send(upload + b"X-Long: " + b"v" * 70_000 + b"\r\n\r\n")
+
+        assert client.answer().status in (400, 413, 431)
+        assert client.is_closed()
+
+
 def test_too_many_headers_are_431(mesh: Mesh) -> None:
     said = ask(mesh.port, get("/open/", "mesh.test", *(f"X-{number}: 1" for number in range(120))))
 
