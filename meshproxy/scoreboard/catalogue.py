@@ -52,7 +52,7 @@ STATUS_CODES = (
     406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, 499, 500, 501, 502,
     503, 504, 505, 506, 507, 508, 510, 511,
 )
-"""Those with a counter of their own in a cluster (`upstream_rq_503`): IANA's registry, 418 and nginx' 499. Others count in their class only."""
+"""Those with a counter of their own in a cluster (`upstream_rq_503`): IANA's registry, 418 and nginx' 499. Others: only in their class."""
 
 
 def _c(name: str, help: str) -> Row:

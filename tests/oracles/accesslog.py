@@ -35,8 +35,9 @@ TEXTS = {
     "CONNECTION_TERMINATION_DETAILS": "termination_details",
 }
 ADDRESSES = {
-    "DOWNSTREAM_REMOTE": "downstream_remote", "DOWNSTREAM_DIRECT_REMOTE": "downstream_direct_remote", "DOWNSTREAM_LOCAL": "downstream_local",
-    "DOWNSTREAM_DIRECT_LOCAL": "downstream_local", "UPSTREAM_REMOTE": "upstream_host", "UPSTREAM_LOCAL": "upstream_local",
+    "DOWNSTREAM_REMOTE": "downstream_remote", "DOWNSTREAM_DIRECT_REMOTE": "downstream_direct_remote",
+    "DOWNSTREAM_LOCAL": "downstream_local", "DOWNSTREAM_DIRECT_LOCAL": "downstream_local",
+    "UPSTREAM_REMOTE": "upstream_host", "UPSTREAM_LOCAL": "upstream_local",
 }
 PSEUDO = {":method": "method", ":path": "path", ":authority": "authority", "host": "authority", ":scheme": "scheme"}
 

@@ -178,7 +178,7 @@ def test_zero_block_clears_its_cells_only_and_gives_memory_back(region: Region) 
     before = memory_bytes(region)
     region.zero_block(100, 2900)
 
-    assert [list(region.read_cells(cell, 1))[0] for cell in (99, 100, 1500, 2999, 3000)] == [14, 0, 0, 0, 14]
+    assert [region.read_cells(cell, 1)[0] for cell in (99, 100, 1500, 2999, 3000)] == [14, 0, 0, 0, 14]
     assert memory_bytes(region) < before
 
 
@@ -215,7 +215,7 @@ def test_buckets_rise_without_gap_and_are_narrow() -> None:
     last = 0
     for value in [*range(5000), *((1 << shift) + step for shift in range(13, 40) for step in (-1, 0, 1))]:
         bucket = bucket_of(value)
-        assert bucket in (last, last + 1) or value > 5000 and bucket > last
+        assert bucket in (last, last + 1) or (value > 5000 and bucket > last)
         last = bucket
     assert [bucket_of(value) for value in (-1, 0, 7, 8, 15, 16, 17, 18)] == [0, 0, 7, 8, 15, 16, 16, 17]
     assert bucket_of((1 << 36) - 1) == bucket_of(1 << 62) == HISTOGRAM_BUCKETS - 1

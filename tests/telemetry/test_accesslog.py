@@ -24,7 +24,8 @@ EXCHANGE: dict[str, Any] = {
     "response_end_us": 9000, "downstream_start_us": 8100, "duration_us": 1_234_567, "bytes_received": 4, "bytes_sent": 10,
     "wire_bytes_received": 104, "wire_bytes_sent": 110, "attempts": 2, "connection_id": 42, "code_details": b"via upstream",
     "downstream_remote": b"1.2.3.4:4711", "downstream_direct_remote": b"[::1]:99", "downstream_local": b"127.0.0.1:8080",
-    "upstream_host": b"10.0.0.1:80", "upstream_local": b"10.0.0.9:5555", "upstream_cluster": b"svc", "route_name": b"r", "virtual_host": b"vh",
+    "upstream_host": b"10.0.0.1:80", "upstream_local": b"10.0.0.9:5555", "upstream_cluster": b"svc", "route_name": b"r",
+    "virtual_host": b"vh",
     "request": [(b"Host", b"ex.test"), (b"User-Agent", b"curl/8"), (b"X-A", b"one"), (b"x-a", b"two"), (b"X-Empty", b"")],
     "added_lines": b"x-request-id: abc\r\nx-forwarded-for: 1.2.3.4\r\nx-added:   spaced \t\r\n",
     "response_lines": b"server: s\r\nx-envoy-upstream-service-time: 7\r\nX-Multi: 1\r\nx-multi: 2\r\n",
@@ -67,7 +68,8 @@ def test_the_default_format() -> None:
         ("%DURATION% %REQUEST_DURATION% %RESPONSE_DURATION% %RESPONSE_TX_DURATION%", "1234 1 8 1226"),
         ("%COMMON_DURATION(US_TX_BEG:US_RX_BEG:us)% %COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:ns)%", "6000 8100000"),
         ("%COMMON_DURATION(US_RX_BEG:US_TX_BEG:ms)%", "-"),
-        ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "1.2.3.4 4711 ::1"),
+        ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_REMOTE_PORT%", "1.2.3.4 4711"),
+        ("%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", "::1"),
         ("%DOWNSTREAM_LOCAL_PORT% %UPSTREAM_REMOTE_PORT% %UPSTREAM_LOCAL_ADDRESS%", "8080 80 10.0.0.9:5555"),
         ("%UPSTREAM_CLUSTER% %UPSTREAM_CLUSTER_RAW% %ROUTE_NAME% %VIRTUAL_HOST_NAME%", "svc svc r vh"),
         ("%CONNECTION_ID% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %DOWNSTREAM_WIRE_BYTES_SENT%", "42 2 110"),
@@ -82,7 +84,9 @@ def test_operators(form: str, printed: str) -> None:
 def test_a_request_that_could_not_be_read() -> None:
     """As Envoy has it: the protocol is said to be 1.1, whatever the head would have told is absent."""
     bad = {"status": 400, "flags": 1 << 17, "duration_us": 0, "scheme": b"http"}
-    assert text('"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %REQ(:SCHEME)%', bad) == '"- - HTTP/1.1" 400 DPE -'
+    form = '"%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %REQ(:SCHEME)%'
+
+    assert text(form, bad) == '"- - HTTP/1.1" 400 DPE -'
 
 
 def test_no_response_at_all() -> None:
@@ -111,7 +115,8 @@ def test_an_injected_line_or_field_stays_inside_its_own() -> None:
 
 def test_json_keeps_order_and_types() -> None:
     shape = {
-        "b": "%RESPONSE_CODE%", "a": "%REQ(X-A)%", "none": "%REQ(NO)%", "mix": "x %BYTES_SENT% %REQ(NO)%", "two": "%BYTES_SENT%%BYTES_SENT%",
+        "b": "%RESPONSE_CODE%", "a": "%REQ(X-A)%", "none": "%REQ(NO)%", "mix": "x %BYTES_SENT% %REQ(NO)%",
+        "two": "%BYTES_SENT%%BYTES_SENT%",
         "n": {"l": ["%DURATION%", "%REQ(NO)%", "lit"], "e": {}}, "port": "%UPSTREAM_REMOTE_PORT%", "flags": "%RESPONSE_FLAGS%", "ok": True,
         "nul": None, "num": 5, 'q"k': "100%%",
     }
@@ -179,7 +184,8 @@ def test_the_second_turns_over() -> None:
 
 # ---- agreement with the oracle ----
 
-NAMES = ["x-a", "X-B", "User-Agent", "host", ":path", ":method", ":authority", ":scheme", ":status", "x-envoy-original-path", "x-request-id"]
+NAMES = ["x-a", "X-B", "User-Agent", "host", ":path", ":method", ":authority", ":scheme", ":status"]
+NAMES += ["x-envoy-original-path", "x-request-id"]
 TIMES = ["%s", "%f", "%3f", "%1f", "%Y-%m-%d", "%H:%M:%S.%6f %Z", "%E3S", "%E0S", "%j %b%%", "plain"]
 values = st.binary(max_size=12).map(lambda raw: raw.replace(b"\r", b"").replace(b"\n", b"").strip(b" \t"))
 header_names = st.sampled_from([name.encode() for name in NAMES if not name.startswith(":")])
@@ -197,7 +203,8 @@ facts = st.fixed_dictionaries(
     {
         "method": texts, "path": st.sampled_from([b"/", b"/a?x=1&y=%2f%zz%4", b"/a?x", b"/?x=&x=2", None]),
         "original_path": st.sampled_from([None, b"/", b"/o?x=3"]), "authority": texts, "scheme": st.just(b"http"),
-        "status": st.sampled_from([0, 200, 503]), "flags": st.integers(0, (1 << 23) - 1), "start_unix_us": st.integers(0, 4_000_000_000_000_000),
+        "status": st.sampled_from([0, 200, 503]), "flags": st.integers(0, (1 << 23) - 1),
+        "start_unix_us": st.integers(0, 4_000_000_000_000_000),
         "request_end_us": micros, "upstream_start_us": micros, "response_start_us": micros, "response_end_us": micros,
         "downstream_start_us": micros, "duration_us": micros, "bytes_received": st.integers(0, 1 << 62), "bytes_sent": st.just(7),
         "attempts": st.integers(0, 3), "connection_id": st.integers(0, 1 << 40), "minor_version": st.integers(0, 1), "code_details": texts,

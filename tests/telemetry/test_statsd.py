@@ -7,6 +7,7 @@ import random
 import re
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -277,7 +278,7 @@ def test_an_absent_server_is_tried_less_and_less_and_gets_what_waited(tcp: socke
             last_tries = sending.connect_failures
             tried.append(now_s)
         now_s += 0.25
-    gaps = [later - earlier for earlier, later in zip(tried, tried[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(tried)]
 
     assert gaps == sorted(gaps)
     assert gaps[0] <= 4 * FIRST_RETRY_S
@@ -323,7 +324,7 @@ def test_addresses_take_turns(tcp: socket.socket) -> None:
 
 
 def test_no_address_yet() -> None:
-    sending = StatsdExporter(StatsSink(transport="tcp", tcp_cluster="x"), lambda: [])
+    sending = StatsdExporter(StatsSink(transport="tcp", tcp_cluster="x"), list)
     sending.send(many(1), 0.0)
 
     assert sending.pending
