@@ -22,19 +22,25 @@ class AgentMetrics:
     def __init__(self, view: NodeView, own_counters: Callable[[], dict[str, int]] = dict) -> None:
         self._view = view
         self._own_counters = own_counters
-        self._reader = MetricReader(view.region)
+        self._shown = MetricReader(view.region)
+        # Of its own, so that /reset_counters, which changes what is shown, takes nothing from what is exported.
+        self._exported = MetricReader(view.region)
         self._meter = TrafficMeter(view.region)
 
     def reading(self) -> Reading:
-        """All metrics, now."""
-        limits = {facts.stat_name: (facts.breakers, facts.high_breakers) for facts in self._view.facts.values()}
-        return self._reader.read(self._view.rows, extras_of(node_gauges(self._view), self._own_counters()), limits)
+        """All metrics as they are shown, now."""
+        return self._read(self._shown)
 
     def flush(self) -> Flush:
         """What is to be exported: once in each interval, for all servers together."""
-        flush = self._reader.flush(self.reading())
+        self._shown.flush(self.reading())  # for the interval columns of histograms
+        flush = self._exported.flush(self._read(self._exported))
         start_new_turns(self._view)
         return flush
+
+    def _read(self, reader: MetricReader) -> Reading:
+        limits = {facts.stat_name: (facts.breakers, facts.high_breakers) for facts in self._view.facts.values()}
+        return reader.read(self._view.rows, extras_of(node_gauges(self._view), self._own_counters()), limits)
 
     def text(self, request: StatsQuery) -> str:
         """Raises ValueError for a type that is none."""
@@ -60,7 +66,7 @@ class AgentMetrics:
 
     def reset_counters(self) -> None:
         """In what is shown; workers go on counting."""
-        self._reader.reset_counters(self._view.rows)
+        self._shown.reset_counters(self._view.rows)
 
     def _query(self, request: StatsQuery) -> Query:
         # Late, like the pages' modules: they bring RE2 along, some megabytes that an agent nobody asks does not need.

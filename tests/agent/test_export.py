@@ -9,6 +9,7 @@ import gevent
 import pytest
 from gevent import socket as gsocket
 
+from meshproxy.admin.node import StatsQuery
 from meshproxy.agent.export import StatsdExport
 from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.view import NodeView
@@ -76,6 +77,23 @@ def test_what_was_added_since_the_last_flush_is_sent(view: NodeView, server: Ser
 
     lines = server.until(f"{TOTAL}:5|c")
     assert f"{TOTAL}:7|c" not in lines
+    export.close()
+
+
+def test_a_reset_of_what_is_shown_takes_nothing_from_what_is_sent(view: NodeView, server: Server) -> None:
+    metrics = AgentMetrics(view)
+    export = StatsdExport(view, metrics.flush, lambda host, family: [], Journal("error"))
+    export.configure(Stats(sinks=(server.sink(),)))
+    count(view, 10)
+    export.flush()
+    server.until(f"{TOTAL}:10|c")
+    count(view, 5)
+    metrics.reset_counters()
+    count(view, 200)
+    export.flush()
+
+    server.until(f"{TOTAL}:205|c")
+    assert "http.ingress.downstream_rq_total: 200\n" in metrics.text(StatsQuery())
     export.close()
 
 
