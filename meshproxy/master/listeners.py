@@ -53,6 +53,16 @@ class Bound:
     def fd_of(self, lane: int) -> int | None:
         return self.fds.get(SHARED, self.fds.get(lane))
 
+    def renew(self, wish: Wish) -> None:
+        """What of a wish can change on a socket that is bound already."""
+        former, self.wish = self.wish, wish
+        if former is None or former.backlog != wish.backlog:
+            for fd in self.fds.values():
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    sock.listen(wish.backlog)
+        if isinstance(wish.address, PipeAddress) and wish.address.mode and not self.from_systemd and wish.address.path[0] != "@":
+            os.chmod(wish.address.path, wish.address.mode)
+
     def close(self) -> None:
         close_all(self.fds.values())
         self.fds.clear()
@@ -213,7 +223,7 @@ class Bindings:
 
     def _bind_one(self, key: str, wish: Wish) -> list[str]:
         if (bound := self._bound.get(key)) is not None:
-            bound.wish = wish
+            bound.renew(wish)
             return []
         if (fd := self._claim(wish.address)) is not None:
             self._bound[key] = Bound(key, _address_of(fd) or wish.address, {SHARED: fd}, None, True, wish)

@@ -114,6 +114,7 @@ class Master:
         self.control = ControlServer(control_fd, node.loop, node.journal, self.orders.take)
         self.ending: Ending | None = None
         self.was_ready = False
+        self.told_live = False
         self.watchdog_due_s = 0.0
 
     # ---- the start ----
@@ -151,6 +152,8 @@ class Master:
         try:
             _bind(node, loaded, lanes, legacy, systemd_fds)
             _configure(node, loaded, legacy)
+            if legacy is None:
+                _write_pid_file(node)
             _drop(node, who)
         except MeshproxyError:
             if legacy is None:
@@ -171,7 +174,6 @@ class Master:
             node.loop.watch(self.former, self._hear_former)
         else:
             self.control.open()
-            self._write_pid_file()
         while self.ending is None or self.crew.workers or node.agent.pid:
             try:
                 self.tick(monotonic_s())
@@ -193,6 +195,7 @@ class Master:
         self.scale.tick(now_s)
         self.reloader.tick(now_s)
         self.upgrader.tick(now_s)
+        self._tell_liveness()
         self._end_agent_last()
         self._pet_watchdog(now_s)
 
@@ -201,6 +204,12 @@ class Master:
         moving = workers.in_state(State.GONE, State.STARTING, State.DRAINING) or self.reloader.busy or self.upgrader.busy or self.scale.busy
         waiting = BUSY_S if moving or self.ending is not None else QUIET_S
         return min(waiting, self.node.notifier.watchdog_interval_s / 2) if self.node.notifier.watchdog_interval_s else waiting
+
+    def _tell_liveness(self) -> None:
+        """A worker that hangs is no event; the admin API's /ready must know of it all the same."""
+        if self.node.is_live() != self.told_live:
+            self.told_live = not self.told_live
+            self.keeper.tell_state()
 
     def _pet_watchdog(self, now_s: float) -> None:
         """systemd is told that all is well only while workers answer (or the node ends, which takes as long as it takes)."""
@@ -365,7 +374,7 @@ class Master:
         node.owner = True
         node.region.draining = False
         self.control.open()
-        self._write_pid_file()
+        _write_pid_file(node)
         self.crew.steer(force=True)
         if self.was_ready:
             node.agent.due_s = monotonic_s()
@@ -373,16 +382,6 @@ class Master:
         node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
         for _ in range(len(node.workers.slots) - self.workers_wanted):
             self._rescale(self.scale.fewer)
-
-    def _write_pid_file(self) -> None:
-        path = self.node.configuration.process.pid_file
-        if not path:
-            return
-        try:
-            with open(path, "w") as file:
-                file.write(f"{os.getpid()}\n")
-        except OSError as error:
-            self.node.journal.error("pid file cannot be written", path=path, error=error.strerror)
 
 
 def _bind(node: Node, loaded: Loaded, lanes: list[int], legacy: Inheritance | None, systemd_fds: list[int]) -> None:
@@ -443,6 +442,19 @@ def _lanes(wanted: int, legacy: Inheritance | None) -> list[int]:
 def _pages(workers: int) -> int:
     """Of the scoreboard: for workers that may be added, and as many again because two generations live side by side in an upgrade."""
     return min(2 * max(workers * 2, len(os.sched_getaffinity(0)) * 2, 4), 128)
+
+
+def _write_pid_file(node: Node) -> None:
+    """Before the drop, because it is mostly in a directory of root's; the file itself is then the user's, for a later master to write."""
+    path = node.configuration.process.pid_file
+    if not path:
+        return
+    try:
+        with open(path, "w") as file:
+            file.write(f"{node.pid}\n")
+            privileges.give(file.fileno(), node.who)
+    except OSError as error:
+        node.journal.error("pid file cannot be written", path=path, error=error.strerror)
 
 
 def _raise_fd_limit() -> None:

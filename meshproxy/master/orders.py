@@ -48,13 +48,13 @@ class Orders:
 
     def reload(self) -> None:
         """By a signal: nobody waits for the answer."""
-        if self.node.draining or self.upgrader.busy:
+        if self._is_leaving():
             self.node.journal.warning("reload refused", error=self._why_not())
         else:
             self.reloader.ask(lambda errors, body: None)
 
     def upgrade(self) -> None:
-        if self.node.draining or self.reloader.busy or self.upgrader.busy:
+        if self._is_leaving() or self.reloader.busy:
             self.node.journal.warning("upgrade refused", error=self._why_not())
         else:
             self.upgrader.ask(lambda errors: None)
@@ -63,20 +63,25 @@ class Orders:
         self.keeper.tell(ReopenLogs())
 
     def _reload(self, order: Order, channel: Channel) -> None:
-        if self.node.draining or self.upgrader.busy:
+        if self._is_leaving():
             _refuse(order, channel, self._why_not())
             return
         self.reloader.ask(lambda errors, body: channel.send(Answer(id=order.id, ok=not errors, errors=errors, body=body)))
 
     def _upgrade(self, order: Order, channel: Channel) -> None:
-        if self.node.draining or self.reloader.busy or self.upgrader.busy:
+        if self._is_leaving() or self.reloader.busy:
             _refuse(order, channel, self._why_not())
             return
         self.upgrader.ask(lambda errors: channel.send(Answer(id=order.id, ok=not errors, errors=errors)))
 
+    def _is_leaving(self) -> bool:
+        return self.node.draining or self.upgrader.busy or not self.node.owner
+
     def _why_not(self) -> str:
         if self.node.draining:
             return "the node is ending"
+        if not self.node.owner:
+            return "this new master has not taken over yet"
         return "an upgrade is under way" if self.upgrader.busy else "a reload is under way: try again when it is over"
 
     def _end(self, order: Order, channel: Channel) -> None:

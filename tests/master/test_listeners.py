@@ -152,6 +152,22 @@ def test_a_unix_listener_is_shared_has_its_mode_and_replaces_a_stale_file(bindin
     assert not os.path.exists(path)
 
 
+def test_mode_and_backlog_change_on_a_socket_that_is_bound(bindings: Bindings, tmp_path) -> None:
+    path = str(tmp_path / "a.sock")
+    bindings.bind([listener("a", PipeAddress(path, 0o600), backlog=1)])
+    before = bindings.sockets_of([listener("a", PipeAddress(path))], 0)
+
+    assert bindings.bind([listener("a", PipeAddress(path, 0o666), backlog=64)]) == []
+
+    assert bindings.sockets_of([listener("a", PipeAddress(path))], 0) == before
+    assert os.stat(path).st_mode & 0o777 == 0o666
+    with contextlib.ExitStack() as clients:
+        for _ in range(20):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect(path)
+
+
 def test_a_live_unix_socket_and_an_ordinary_file_stay(bindings: Bindings, tmp_path) -> None:
     path, file = str(tmp_path / "a.sock"), tmp_path / "file"
     file.write_text("precious")

@@ -218,6 +218,16 @@ def test_a_hung_worker_is_found_reports_where_and_is_replaced(start) -> None:
     assert int(say(port)[1]) != pid
 
 
+def test_the_agent_hears_that_nobody_answers_before_the_hung_worker_is_ended(start) -> None:
+    node = start(snapshot(listener("a"), worker_hung_s=0.3), workers=1, options=("report_s=60",)).ready()
+    node.wait_line("state live=True")
+    (pid,) = node.pids()
+    os.kill(pid, signal.SIGSTOP)
+
+    assert node.wait_line("state live=False workers=READY")
+    os.kill(pid, signal.SIGKILL)
+
+
 def test_a_stopped_worker_that_cannot_report_is_killed(start) -> None:
     node = start(snapshot(listener("a"), worker_hung_s=0.3), workers=1, options=("report_s=0.2",)).ready()
     os.kill(node.pids()[0], signal.SIGSTOP)
