@@ -17,7 +17,7 @@ from meshproxy.model.telemetry import DEFAULT_FORMAT
 from meshproxy.scoreboard.blocks import BlockAllocator
 from meshproxy.scoreboard.catalogue import BlockKind, offsets
 from meshproxy.scoreboard.region import Region
-from meshproxy.telemetry import prometheus, statsd, stats_text
+from meshproxy.telemetry import prometheus, stats_text, statsd
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.telemetry.stats import MetricReader
 
@@ -25,7 +25,8 @@ RUNS = 5
 CLUSTERS = 1000
 RECORD = b"x" * 250
 EXCHANGE = {
-    "method": b"GET", "path": b"/catalogue/42?page=3", "authority": b"www.example.com", "status": 200, "start_unix_us": 1_700_000_000_123_456,
+    "method": b"GET", "path": b"/catalogue/42?page=3", "authority": b"www.example.com", "status": 200,
+    "start_unix_us": 1_700_000_000_123_456,
     "duration_us": 1234, "bytes_sent": 512, "downstream_remote": b"127.0.0.1:4711", "upstream_host": b"10.0.0.1:80", "scheme": b"http",
     "request": [(b"Host", b"www.example.com"), (b"User-Agent", b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"), (b"Accept", b"*/*")],
     "added_lines": b"x-request-id: 3f2b8c1e-7a44-4c0f-9a51-0d5b8f0e2c77\r\nx-forwarded-for: 198.51.100.17\r\n",
@@ -105,7 +106,8 @@ def node_rows() -> dict[str, Callable[[int], None]]:
 def table() -> dict[str, Callable[[int], None]]:
     region = Region.create(2)
     text = Format(AccessLog(sink="stdout", text=DEFAULT_FORMAT))
-    shape = Format(AccessLog(sink="stdout", json={"code": "%RESPONSE_CODE%", "path": "%REQ(:PATH)%", "ms": "%DURATION%", "to": "%UPSTREAM_HOST%"}))
+    values = {"code": "%RESPONSE_CODE%", "path": "%REQ(:PATH)%", "ms": "%DURATION%", "to": "%UPSTREAM_HOST%"}
+    shape = Format(AccessLog(sink="stdout", json=values))
     return {
         "a counter, called from Python": repeated(lambda: region.add_cell(0, 5, 1)),
         "a histogram, called from Python": repeated(lambda: region.record_histogram(0, 10, 1234)),

@@ -27,7 +27,9 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
         if value.kind == ABSENT and op.other.at != NULL:
             find_request_header(facts, &op.other, value)
     elif op.code == OP_RESPONSE_HEADER:
-        find_response_header(facts, op, value)
+        find_response_header(format, facts, &op.name, value)
+        if value.kind == ABSENT and op.other.at != NULL:
+            find_response_header(format, facts, &op.other, value)
     elif op.code == OP_TRAILER:
         if not find_line(facts.trailer_bytes, facts.trailer_length, &op.name, value) and op.other.at != NULL:
             find_line(facts.trailer_bytes, facts.trailer_length, &op.other, value)
@@ -146,13 +148,15 @@ cdef bint rewritten(const Facts *facts) noexcept nogil:
     return before.at != NULL and (before.length != facts.path.length or memcmp(before.at, facts.path.at, before.length) != 0)
 
 
-cdef void find_response_header(const Facts *facts, const Op *op, Value *value) noexcept nogil:
-    if op.name.pseudo == PSEUDO_STATUS:
-        if facts.status:
-            set_number(value, facts.status)
-        return
-    if not find_line(facts.response_bytes, facts.response_length, &op.name, value) and op.other.at != NULL:
-        find_line(facts.response_bytes, facts.response_length, &op.other, value)
+cdef void find_response_header(Format format, const Facts *facts, const HeaderName *name, Value *value) noexcept nogil:
+    cdef Out made
+    if name.pseudo != PSEUDO_STATUS:
+        find_line(facts.response_bytes, facts.response_length, name, value)
+    elif facts.status:
+        # A header's value is text, also where JSON would have a number for RESPONSE_CODE.
+        made.at, made.end, made.full = format.scratch, format.scratch + SCRATCH_BYTES, False
+        out_number(&made, facts.status)
+        set_bytes(value, format.scratch, made.at - format.scratch)
 
 
 cdef int64_t number_of(int which, const Facts *facts) noexcept nogil:

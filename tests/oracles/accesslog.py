@@ -183,7 +183,7 @@ def request_header(facts: Facts, header: str) -> bytes | None:
 
 def response_header(facts: Facts, header: str) -> Value:
     if header == ":status":
-        return facts.get("status") or None
+        return str(facts["status"]).encode() if facts.get("status") else None
     return in_lines(facts.get("response_lines"), header)
 
 

@@ -54,6 +54,7 @@ def test_the_default_format() -> None:
 @pytest.mark.parametrize(
     ("form", "printed"),
     [
+        ("%RESP(NO?:STATUS)% %RESP(:STATUS):1%", "200 2"),
         ("%START_TIME(%Y/%m/%dT%H:%M:%S%z)%", "2023/11/14T22:13:20+0000"),
         ("%START_TIME(%s.%6f %f %Z %j_%e_%b_%% %E2S)%", "1700000000.123456 123456000 UTC 318_14_Nov_% 20.12"),
         ("%EMIT_TIME(%s.%3f)%", "1700000001.358"),
