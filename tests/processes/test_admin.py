@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 
+import pytest
 import requests
 
 from tests.peers import bootstrap
@@ -15,6 +17,12 @@ from tests.support.processes import Node
 from tests.support.wire import ask, get
 
 PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with Origin() as running:
+        yield running
 
 
 def admin(node: Node, path: str, method: str = "GET") -> requests.Response:
