@@ -8,7 +8,8 @@ cdef const char *HEX = b"0123456789abcdef"
 
 
 cdef inline size_t put(char *out, const char *text, size_t length) noexcept nogil:
-    memcpy(out, text, length)
+    if length:                                   # of nothing, `text` may be NULL
+        memcpy(out, text, length)
     return length
 
 

@@ -29,7 +29,6 @@ cdef class DownstreamStream(Protocol):
     """The client's side of an exchange."""
     cdef char remote_ip[48]              # text, for x-forwarded-for; the socket's peer
     cdef size_t remote_ip_length
-    cdef bint remote_is_internal, remote_is_loopback
     cdef bint tls
     # `head`/`bytes` are the upstream's, with dropped fields marked, or NULL; exchange.response_lines are added. `end`: there is no body.
     cdef void send_response(self, Exchange exchange, int status, const char *bytes, Head *head, bint end) except *
@@ -137,8 +136,9 @@ cdef class Exchange(Actor):
     cdef char *path_memory               # of a path that is not a part of `bytes`
     cdef const char *authority
     cdef uint32_t authority_length
+    cdef const char *client_ip           # as a trusted X-Forwarded-For has it, inside `bytes`
+    cdef uint32_t client_ip_length
     cdef char request_id[40]             # of our own making
-    cdef bint internal                   # the request comes from an internal address (Envoy's sense)
     cdef bint request_complete
     cdef bint request_paused
     cdef bint body_may_come              # the head announced a body, or it is a tunnel
@@ -181,7 +181,8 @@ cdef class Exchange(Actor):
     # from the downstream codec
     cdef void load(self, const char *bytes, const Head *head, int64_t start_us) except *
     cdef void begin(self) except *
-    cdef void begin_broken(self, int64_t start_us) except *
+    cdef void load_nothing(self, int64_t start_us) noexcept
+    cdef void begin_refused(self) except *
     cdef void on_request_data(self, const char *data, size_t length) except *
     cdef void on_request_end(self, const char *trailers, size_t length) except *
     cdef void on_downstream_drained(self) except *

@@ -244,15 +244,20 @@ cdef class Exchange(Actor):
         if config.filters is None or config.filters.run(self):
             self.on_filters_done()
 
-    cdef void begin_broken(self, int64_t start_us) except *:
-        """The start of an exchange whose head could not be read: only `fail` follows."""
+    cdef void load_nothing(self, int64_t start_us) noexcept:
+        """In place of `load` when no head could be read."""
         memset(&self.head, 0, sizeof(Head))
         memset(self.head.known, 0xff, sizeof(self.head.known))
         self.start_us = start_us
+
+    cdef void begin_refused(self) except *:
+        """In place of `begin` for what the connection refuses: only `fail` follows."""
         self.config.cells[HTTP_DOWNSTREAM_RQ_TOTAL] += 1
         self.config.cells[HTTP_DOWNSTREAM_RQ_ACTIVE] += 1
-        self.phase = PHASE_LOCAL
         self.idle_ms = 0
+        self.phase = PHASE_LOCAL
+        if self.head.length:
+            headers.locate(self)
 
     cdef bint refuses_underscores(self) except *:
         """Envoy's `headers_with_underscores_action`: some servers read `a_b` and `a-b` as one name."""
@@ -373,7 +378,7 @@ cdef class Exchange(Actor):
         if self.route is None:
             self.config.cells[HTTP_NO_ROUTE] += 1
             self.fail(NO_ROUTE)
-        elif self.route.virtual_host.require_tls and not self.downstream.tls and (self.route.virtual_host.require_tls == 2 or not self.internal):
+        elif self.route.virtual_host.require_tls and not self.downstream.tls:
             self.redirect_to_https()
         elif self.route.action == ACTION_FORWARD:
             self.forward()
@@ -910,6 +915,7 @@ cdef class Exchange(Actor):
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
         self.holds_retry_share = self.stale_retry_used = self.request_sent = False
         self.head.length = 0
+        self.client_ip_length = 0
         self.status = self.outcome = self.attempts = self.retries_left = self.priority = 0
         self.flags = self.retry_on = 0
         self.request_end_us = self.upstream_start_us = self.response_start_us = self.response_end_us = self.downstream_start_us = 0

@@ -10,6 +10,10 @@ from meshproxy.proxy.path cimport normalize
 from meshproxy.proxy.request_match cimport RouteInput
 from meshproxy.proxy.router cimport *
 
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int family, const char *text, void *address)
+    int AF_INET, AF_INET6
+
 cdef const char *HEX = b"0123456789abcdef"
 # Internal hints that only a trusted client may give; cleaned from everybody else's requests.
 cdef bytes INTERNAL_NAMES = (
@@ -58,8 +62,8 @@ cdef void drop_listed(const char *bytes, Head *head, const char *names, size_t l
 cdef void locate(Exchange x) except *:
     cdef HttpConfig config = x.config
     cdef Head *head = &x.head
-    if head.path_is_root:
-        x.path, x.path_length = b"/", 1
+    if head.path_is_root:                        # "OPTIONS http://host" asks about the server (RFC 9112 3.2.4)
+        x.path, x.path_length = (b"*" if head.method == METHOD_OPTIONS else b"/"), 1
     else:
         x.path, x.path_length = x.bytes + head.path_at, head.path_length
     x.authority, x.authority_length = x.bytes + head.authority_at, head.authority_length
@@ -95,39 +99,51 @@ cdef void receive_request(Exchange x) except *:
     cdef HttpConfig config = x.config
     cdef Head *head = &x.head
     cdef Lines *lines = &x.request_lines
-    cdef bint external, had_forwarded_for = has(head, HEADER_X_FORWARDED_FOR)
     if head.absolute_form:
         drop_known(head, HEADER_HOST)            # RFC 9112 3.2.2: the target's authority is the truth
         lines_add(lines, b"host", 4, x.authority, x.authority_length)
+    if head.known[HEADER_TE] >= 0:
+        keep_te_trailers(x)
     if head.expect_continue and not config.proxy_100_continue:
         drop_known(head, HEADER_EXPECT)
     drop_known(head, HEADER_X_ENVOY_INTERNAL)
     if config.use_remote_address:
-        x.internal = x.downstream.remote_is_internal and not had_forwarded_for
+        if config.xff_trusted_hops:
+            find_client(x, config.xff_trusted_hops - 1)
         if config.xff_trusted_hops == 0 or not has(head, HEADER_X_FORWARDED_PROTO):
             drop_known(head, HEADER_X_FORWARDED_PROTO)
             add_forwarded_proto(x)
         if not config.skip_xff_append and x.downstream.remote_ip_length:
             append_forwarded_for(x)
     else:
-        x.internal = had_forwarded_for and is_single_internal(x)
+        find_client(x, config.xff_trusted_hops)
         if not has(head, HEADER_X_FORWARDED_PROTO):
             add_forwarded_proto(x)
-    external = not x.internal
-    if x.internal:
-        lines_raw(lines, b"x-envoy-internal: true\r\n", 24)
-    else:
-        clean_internal(x)
-        if config.use_remote_address and x.downstream.remote_ip_length:
-            drop_known(head, HEADER_X_ENVOY_EXTERNAL_ADDRESS)
+    # Nobody is internal unless told so (Envoy's `internal_address_config`, empty by default since 1.33, and not taken yet).
+    clean_internal(x)
+    if config.use_remote_address:
+        drop_known(head, HEADER_X_ENVOY_EXTERNAL_ADDRESS)
+        drop_known(head, HEADER_X_ENVOY_ORIGINAL_PATH)
+        if x.client_ip_length:
+            lines_add(lines, b"x-envoy-external-address", 24, x.client_ip, x.client_ip_length)
+        elif x.downstream.remote_ip_length:
             lines_add(lines, b"x-envoy-external-address", 24, x.downstream.remote_ip, x.downstream.remote_ip_length)
     if config.via:
         lines_add(lines, b"via", 3, <const char *>config.via, len(config.via))
     if config.generate_request_id:
-        if external and config.use_remote_address and not config.preserve_external_request_id:
+        if config.use_remote_address and not config.preserve_external_request_id:
             drop_known(head, HEADER_X_REQUEST_ID)
         if not has(head, HEADER_X_REQUEST_ID):
             add_request_id(x)
+
+
+cdef void keep_te_trailers(Exchange x) except *:
+    """`TE: trailers` says that the client takes trailers, which go through; other codings are this connection's business."""
+    cdef Head *head = &x.head
+    cdef HeaderField *field = &head.fields[head.known[HEADER_TE]]
+    if b"trailers" in (<const char *>(x.bytes + field.value_at))[:field.value_length].lower():
+        drop_known(head, HEADER_TE)
+        lines_raw(&x.request_lines, b"te: trailers\r\n", 14)
 
 
 cdef void add_forwarded_proto(Exchange x) except *:
@@ -160,20 +176,40 @@ cdef void append_forwarded_for(Exchange x) except *:
     lines_raw(lines, b"\r\n", 2)
 
 
-cdef bint is_single_internal(Exchange x) except *:
-    """X-Forwarded-For is one internal address: a service of ours asks."""
-    from ipaddress import ip_address
-
+cdef void find_client(Exchange x, int skip) except *:
+    """The client as X-Forwarded-For names it: the last address but `skip`; none if that is no address."""
     cdef Head *head = &x.head
-    cdef HeaderField *field = &head.fields[head.known[HEADER_X_FORWARDED_FOR]]
-    cdef bytes text = (<const char *>(x.bytes + field.value_at))[:field.value_length]
-    if b"," in text:
-        return False
-    try:
-        address = ip_address(text.decode("latin-1").strip())
-    except ValueError:
-        return False
-    return address.is_loopback or (address.is_private and not address.is_link_local and not address.is_unspecified)
+    cdef HeaderField *field
+    cdef const char *start
+    cdef const char *end
+    cdef int i = head.count - 1
+    cdef char text[48]
+    cdef unsigned char address[16]
+    while i >= 0 and head.known[HEADER_X_FORWARDED_FOR] >= 0:
+        field = &head.fields[i]
+        i -= 1
+        if field.id != HEADER_X_FORWARDED_FOR or field.hop_by_hop:
+            continue
+        end = x.bytes + field.value_at + field.value_length
+        while end > x.bytes + field.value_at:
+            start = end
+            while start > x.bytes + field.value_at and start[-1] != b',':
+                start -= 1
+            if skip == 0:
+                while start < end and start[0] in (b' ', b'\t'):
+                    start += 1
+                while end > start and end[-1] in (b' ', b'\t'):
+                    end -= 1
+                if 0 < end - start < 48:
+                    memcpy(text, start, end - start)
+                    text[end - start] = 0
+                    if inet_pton(AF_INET, text, address) == 1 or inet_pton(AF_INET6, text, address) == 1:
+                        x.client_ip = start
+                        x.client_ip_length = end - start
+                return
+            skip -= 1
+            end = start - 1
+    return
 
 
 cdef void clean_internal(Exchange x) except *:
@@ -251,6 +287,8 @@ cdef bint find(const char *bytes, const Head *head, const char *name, size_t len
 cdef void set_host(Exchange x, const char *value, size_t length) except *:
     if x.route.append_forwarded_host:
         lines_add(&x.request_lines, b"x-forwarded-host", 16, x.authority, x.authority_length)
+    if not x.config.suppress_envoy_headers:
+        lines_add(&x.request_lines, b"x-envoy-original-host", 21, x.authority, x.authority_length)
     drop_known(&x.head, HEADER_HOST)
     lines_remove(&x.request_lines, b"host", 4)
     lines_add(&x.request_lines, b"host", 4, value, length)

@@ -33,7 +33,8 @@ cdef inline void lines_add(Lines *lines, const char *name, size_t name_length, c
     out += name_length
     out[0] = b':'
     out[1] = b' '
-    memcpy(out + 2, value, value_length)
+    if value_length:
+        memcpy(out + 2, value, value_length)
     out += 2 + value_length
     out[0] = b'\r'
     out[1] = b'\n'

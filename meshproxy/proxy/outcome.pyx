@@ -45,6 +45,7 @@ row(BAD_REQUEST, 400, b"Bad Request", FLAG_DOWNSTREAM_PROTOCOL_ERROR, b"http1.co
 row(HEAD_TOO_LARGE, 431, b"Request Header Fields Too Large", FLAG_DOWNSTREAM_PROTOCOL_ERROR, b"http1.headers_too_large")
 row(TARGET_TOO_LONG, 414, b"URI Too Long", FLAG_DOWNSTREAM_PROTOCOL_ERROR, b"http1.target_too_long")
 row(BAD_ENCODING, 501, b"Not Implemented", FLAG_DOWNSTREAM_PROTOCOL_ERROR, b"http1.invalid_transfer_encoding")
+row(OLD_VERSION, 426, b"Upgrade Required", 0, b"low_version")
 row(EXPECTATION_FAILED, 417, b"Expectation Failed", 0, b"expectation_failed")
 row(UPGRADE_REFUSED, 403, b"", 0, b"upgrade_failed")
 row(HTTPS_REQUIRED, 301, b"", 0, b"https_required")

@@ -15,7 +15,8 @@ cdef enum:
 
 cdef inline size_t put(char *out, size_t room, const char *text, size_t length) noexcept:
     length = length if length < room else room
-    memcpy(out, text, length)
+    if length:
+        memcpy(out, text, length)
     return length
 
 
@@ -90,6 +91,19 @@ cdef void describe(Exchange x, Facts *facts) noexcept:
     set_bytes(&facts.listener, x.config.listener)
     set_bytes(&facts.upstream_failure_reason, x.failure_reason)
     x.downstream.describe(facts)
+    if x.client_ip_length:
+        describe_client(x, facts)
+
+
+cdef char client_text[64]                        # for the length of a call to the log
+
+
+cdef void describe_client(Exchange x, Facts *facts) noexcept:
+    """The client of a trusted X-Forwarded-For; its port is not known, and Envoy prints 0."""
+    cdef size_t length = x.client_ip_length
+    memcpy(client_text, x.client_ip, length)
+    memcpy(client_text + length, b":0", 2)
+    set_text(&facts.downstream_remote, client_text, length + 2)
 
 
 cdef void write_logs(Exchange x) except *:

@@ -59,6 +59,7 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef size_t take_head(self, const char *data, size_t length, size_t scanned) except? 0xffffffff
     cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff
     cdef void renew_config(self) except *
+    cdef void refuse_version(self, Exchange exchange) except *
     cdef void consume_partial(self, size_t fresh) except *
     cdef void discard(self, size_t length) except *
     cdef void refuse(self, int error) except *

@@ -68,7 +68,7 @@ cdef class Connections:
         self.limits.head_bytes = config.max_head_bytes
         self.limits.headers = min(config.max_headers, MAX_FIELDS)
         self.limits.target_bytes = config.max_head_bytes
-        self.limits.allow_http_10 = config.accept_http_10
+        self.limits.allow_http_10 = True         # read, to be refused in words
         self.limits.allow_absolute_form = config.allow_absolute_url
 
     def drain(self, bint close_idle):
@@ -99,7 +99,6 @@ cdef class Connections:
         connection = DownstreamHttp1(self)
         connection.remote_ip_length = put_ip(connection.remote_ip, peer)
         connection.remote_port = address_port(peer)
-        connection.remote_is_internal = is_internal_address(peer)
         connection.open(fd)
 
 
@@ -283,10 +282,18 @@ cdef class DownstreamHttp1(DownstreamStream):
         self.body_open = head.body != BODY_NONE
         if self.body_open:
             body_start(&self.decoder, head.body, head.content_length, self.config.max_head_bytes)
+        if head.minor_version == 0 and not self.config.accept_http_10:
+            self.refuse_version(exchange)
+            return head_length
         exchange.begin()
         if not self.body_open and self.exchange is exchange and not exchange.wants_upgrade:
             exchange.on_request_end(NULL, 0)
         return head_length
+
+    cdef void refuse_version(self, Exchange exchange) except *:
+        self.close_after = True
+        exchange.begin_refused()
+        exchange.fail(OLD_VERSION)
 
     cdef void renew_config(self) except *:
         """The listener was changed: from this request on its new settings hold, and its gauges."""
@@ -354,7 +361,8 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.exchange = exchange
             self.sent_end = False
             exchange.connection_id = self.id
-            exchange.begin_broken(self.head_started_us if self.head_started_us else self.loop.now_us)
+            exchange.load_nothing(self.head_started_us if self.head_started_us else self.loop.now_us)
+            exchange.begin_refused()
         exchange.fail(outcome)
 
     cdef void hold(self, const char *data, size_t length) except *:
@@ -467,7 +475,8 @@ cdef class DownstreamHttp1(DownstreamStream):
         elif self.chunked:
             out = self.transport.compose(length + 16)
             memcpy(out, b"0\r\n", 3)
-            memcpy(out + 3, trailers, length)
+            if length:
+                memcpy(out + 3, trailers, length)
             memcpy(out + 3 + length, b"\r\n", 2)
             self.transport.commit(length + 5)
 

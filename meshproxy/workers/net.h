@@ -184,22 +184,6 @@ static inline size_t put_address(char *out, const Sockaddr *from) {
     return n + put_decimal(out + n, port);
 }
 
-/* RFC 1918, loopback, link-local and unique local addresses: what Envoy calls internal. UNIX peers are internal too. */
-static inline int is_internal_address(const Sockaddr *from) {
-    if (from->storage.ss_family == AF_UNIX)
-        return 1;
-    const uint8_t *b = NULL;
-    if (from->storage.ss_family == AF_INET)
-        b = (const uint8_t *)&((const struct sockaddr_in *)&from->storage)->sin_addr;
-    else if (from->storage.ss_family == AF_INET6) {
-        const struct in6_addr *a = &((const struct sockaddr_in6 *)&from->storage)->sin6_addr;
-        if (!IN6_IS_ADDR_V4MAPPED(a))
-            return IN6_IS_ADDR_LOOPBACK(a) || (a->s6_addr[0] & 0xfe) == 0xfc;
-        b = (const uint8_t *)a + 12;
-    }
-    return b && (b[0] == 10 || b[0] == 127 || (b[0] == 192 && b[1] == 168) || (b[0] == 172 && (b[1] & 0xf0) == 16));
-}
-
 static inline void local_address(int fd, Sockaddr *out) {
     out->length = sizeof out->storage;
     if (getsockname(fd, (struct sockaddr *)&out->storage, &out->length))

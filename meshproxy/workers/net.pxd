@@ -19,7 +19,6 @@ cdef extern from "net.h" nogil:
     size_t put_address(char *out, const Sockaddr *address) noexcept
     size_t put_decimal(char *out, uint64_t value) noexcept
     int address_port(const Sockaddr *address) noexcept
-    int is_internal_address(const Sockaddr *address) noexcept
     void local_address(int fd, Sockaddr *out) noexcept
     void peer_address(int fd, Sockaddr *out) noexcept
     void poison(void *at, size_t length) noexcept

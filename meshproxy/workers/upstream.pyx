@@ -349,7 +349,8 @@ cdef class UpstreamHttp1(UpstreamStream):
         elif self.chunked and not self.exchange.wants_upgrade:
             out = self.transport.compose(length + 16)
             memcpy(out, b"0\r\n", 3)
-            memcpy(out + 3, trailers, length)
+            if length:
+                memcpy(out + 3, trailers, length)
             memcpy(out + 3 + length, b"\r\n", 2)
             self.transport.commit(length + 5)
 

@@ -89,9 +89,8 @@ def test_a_dead_workers_breaker_share_is_given_back(node_of) -> None:
         node = node_of(config, workers=1)
         port = node.port_of("ingress")
         holders = [threading.Thread(target=_ask_and_forget, args=(port, get("/held")), daemon=True) for _ in range(2)]
-        for holder in holders:
+        for holder in holders:                   # one after the other: two that wait for a connection would be one too many
             holder.start()
-        for _ in holders:
             origin.next_request()
         row = kill_worker(node, signal.SIGKILL)
         node.wait_status(is_replaced(row))
