@@ -15,7 +15,7 @@ BACKLOG = 128
 """People and scrapers, not traffic."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class AdminSocket:
     """`fd` -1: the configuration has no admin any more."""
 
@@ -29,6 +29,9 @@ class AdminSocket:
             os.unlink(self.address.path)
 
 
+NONE = AdminSocket(-1, None, None)
+
+
 def replacement(node: Node, admin: Admin | None) -> AdminSocket | None:
     """What takes the place of the present socket; None if it stays. Raises BindError."""
     asked = admin.address if admin is not None else None
@@ -40,7 +43,7 @@ def replacement(node: Node, admin: Admin | None) -> AdminSocket | None:
 def open_admin(node: Node, admin: Admin | None) -> AdminSocket:
     """Raises BindError."""
     if admin is None:
-        return AdminSocket(-1, None, None)
+        return NONE
     wish = Wish("admin", admin.address, BACKLOG, place=node.command.config_path)
     refuse_taken(wish)
     fd, address = bind(wish)

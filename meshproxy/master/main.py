@@ -1,14 +1,13 @@
-"""The master, composed in the order things run: read, bind, drop, fork; then wait, and supervise until the end."""
+"""The master: `start` reads, binds and drops; then workers are forked, and this loop supervises until the end."""
 
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import setproctitle
 
@@ -17,29 +16,21 @@ from meshproxy.clock import monotonic_s, unix_s
 from meshproxy.errors import BindError, ConfigError, ControlError, MeshproxyError
 from meshproxy.ipc.boot import ExitCode
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.control_path import control_path
 from meshproxy.ipc.messages import Answer, Ready
-from meshproxy.master import admin_socket, deaths, privileges, systemd
+from meshproxy.master import admin_socket, deaths, systemd
 from meshproxy.master.agent import AgentKeeper
-from meshproxy.master.configuration import Configuration, Versions
-from meshproxy.master.control import ControlServer, open_control
+from meshproxy.master.control import ControlServer
 from meshproxy.master.crew import Crew, Worker
 from meshproxy.master.journal import Journal
-from meshproxy.master.listeners import Bindings
-from meshproxy.master.loader import Loaded, Refused, load_now
-from meshproxy.master.node import Command, Entries, Node
+from meshproxy.master.node import Command, Entries
 from meshproxy.master.orders import Orders
 from meshproxy.master.reload import Reloader
-from meshproxy.master.rollout import Retirement
 from meshproxy.master.scale import Scale
 from meshproxy.master.signals import SignalQueue
-from meshproxy.master.slots import Patience, Slot, SlotTable, State
-from meshproxy.master.systemd import Notifier
+from meshproxy.master.slots import Patience, Slot, State
+from meshproxy.master.start import Start, prepare, write_pid_file
 from meshproxy.master.upgrade import Inheritance, Upgrader, Yours, inherited
 from meshproxy.model import ResourceKind
-from meshproxy.model.snapshot import unpack
-from meshproxy.scoreboard.blocks import PREDECESSOR, BlockAllocator
-from meshproxy.scoreboard.region import Region
 
 QUIET_S = 0.5
 """Between looks at heartbeats when nothing is under way."""
@@ -69,11 +60,11 @@ def run(
         systemd_fds = systemd.listen_fds(env, os.getpid())
         legacy = inherited(env)
         former = legacy[1] if legacy else None
-        master = Master.compose(command, journal, legacy[0] if legacy else None, former, systemd_fds, log_level)
+        start = prepare(command, journal, legacy[0] if legacy else None, systemd_fds, log_level)
     except (ConfigError, BindError, ControlError, MeshproxyError) as error:
         _tell_refusal(error, former)
         return 1
-    return master.run()
+    return Master(start, former).run()
 
 
 def _tell_refusal(error: MeshproxyError, former: Channel | None) -> None:
@@ -86,7 +77,7 @@ def _tell_refusal(error: MeshproxyError, former: Channel | None) -> None:
 
 @dataclass
 class Ending:
-    """How the node ends. `limit_s` is for drains; `forced` when it was told again or told to end now."""
+    """How the node ends, once it does."""
 
     exit_code: int
     unlink: bool
@@ -97,72 +88,26 @@ class Ending:
 class Master:
     """One object for the process. Its modules do the work; what is here is who calls whom."""
 
-    def __init__(self, node: Node, control_fd: int, former: Channel | None, legacy: Inheritance | None, asked: int, wanted: int) -> None:
+    def __init__(self, start: Start, former: Channel | None) -> None:
+        node = start.node
         self.node = node
         self.former = former
-        self.workers_asked = asked
-        self.workers_wanted = wanted
+        self.start = start
         self.signals = SignalQueue()
         self.keeper = AgentKeeper(node, on_order=lambda order, channel: self.orders.take(order, channel),
                                   on_endpoints=lambda put: self.reloader.put_endpoints(put))
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
                          on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied), on_gone=self._on_gone)
-        self.scale = Scale(node, self.crew, set(legacy.pages) if legacy else set())
+        self.scale = Scale(node, self.crew, set(start.foreign_pages))
         self.reloader = Reloader(node, self.crew, self.keeper)
         self.upgrader = Upgrader(node, self.keeper, self._inheritance, self._on_handed_over)
         self.orders = Orders(node, self.reloader, self.upgrader, self.keeper, self.end)
-        self.control = ControlServer(control_fd, node.loop, node.journal, self.orders.take)
+        self.control = ControlServer(start.control_fd, node.loop, node.journal, self.orders.take)
         self.ending: Ending | None = None
         self.was_ready = False
         self.told_live = False
+        self.scale.begin(start.lanes)
         self.watchdog_due_s = 0.0
-
-    # ---- the start ----
-
-    @classmethod
-    def compose(
-        cls, command: Command, journal: Journal, legacy: Inheritance | None, former: Channel | None, systemd_fds: list[int],
-        log_level: str | None,
-    ) -> Master:
-        """Everything that may be refused, before the first fork of a worker."""
-        _raise_fd_limit()
-        loaded = load_now(command.entries.loader, command.config_path, command.env)
-        if isinstance(loaded, Refused):
-            raise ConfigError(loaded.problems)
-        process = loaded.process
-        journal.level = log_level or loaded.settings.log_level
-        who = privileges.identity(process.user, process.group)
-        path = legacy.control_path if legacy else control_path(command.control or process.control, command.env, os.getuid())
-        control_fd = legacy.control_fd if legacy else open_control(path, who)
-        asked = process.workers if command.workers < 0 else command.workers
-        wanted = _workers_wanted(asked, legacy)
-        lanes = _lanes(wanted, legacy)
-        region = Region.open(legacy.region_fd) if legacy else Region.create(_pages(len(lanes)))
-        allocator = BlockAllocator.inherit(region, legacy.rows, legacy.sinks) if legacy else BlockAllocator(region)
-        node = Node(
-            command=command, journal=journal, region=region, bindings=Bindings(who, command.config_path),
-            configuration=Configuration(allocator, Versions(legacy.configuration if legacy else 0)),
-            retirement=Retirement(allocator.reclaim),
-            notifier=Notifier(command.env, os.getpid()), control_path=path, who=who, owner=legacy is None,
-            restart_epoch=legacy.restart_epoch + 1 if legacy else 0, pid=os.getpid(),
-            workers=SlotTable(replace(command.patience, hung_s=process.worker_hung_s)), agents=SlotTable(command.patience),
-        )
-        node.agents.slots.append(node.agent)
-        node.agent.due_s = None
-        try:
-            _bind(node, loaded, lanes, legacy, systemd_fds)
-            _configure(node, loaded, legacy)
-            if legacy is None:
-                _write_pid_file(node)
-            _drop(node, who)
-        except MeshproxyError:
-            if legacy is None:
-                os.unlink(path)
-                node.bindings.close_all(unlink=True)
-            raise
-        master = cls(node, control_fd, former, legacy, asked, wanted)
-        master.scale.begin(lanes)
-        return master
 
     def run(self) -> int:
         """Until the end."""
@@ -323,7 +268,7 @@ class Master:
         if self.ending.unlink:
             _unlink(node.control_path)
             _unlink(node.configuration.process.pid_file)
-            admin_socket.install(node, admin_socket.AdminSocket(-1, None, None))
+            admin_socket.install(node, admin_socket.NONE)
         node.journal.info("ended", exit_code=self.ending.exit_code)
         self.control.close()
         self.crew.close()
@@ -339,7 +284,7 @@ class Master:
         return Inheritance(
             pid=node.pid, region_fd=node.region.fd, control_fd=self.control.fd, control_path=node.control_path, admin_fd=node.admin_fd,
             admin_address=node.admin_address, admin_asked=node.admin_asked, bindings=node.bindings.state(), lanes=node.bindings.lanes,
-            workers_asked=self.workers_asked, pages=[slot.number for slot in node.workers],
+            workers_asked=self.start.workers_asked, pages=[slot.number for slot in node.workers],
             configuration=node.configuration.versions.configuration, restart_epoch=node.restart_epoch,
             rows=node.configuration.allocator.all_rows(), sinks=node.configuration.allocator.sinks(), endpoints=endpoints,
             since_unix_s=unix_s(),
@@ -374,93 +319,14 @@ class Master:
         node.owner = True
         node.region.draining = False
         self.control.open()
-        _write_pid_file(node)
+        write_pid_file(node)
         self.crew.steer(force=True)
         if self.was_ready:
             node.agent.due_s = monotonic_s()
             self._say_ready()
         node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
-        for _ in range(len(node.workers.slots) - self.workers_wanted):
+        for _ in range(len(node.workers.slots) - self.start.workers_wanted):
             self._rescale(self.scale.fewer)
-
-
-def _bind(node: Node, loaded: Loaded, lanes: list[int], legacy: Inheritance | None, systemd_fds: list[int]) -> None:
-    listeners = [unpack(each) for each in loaded.resources if each.kind is ResourceKind.LISTENER]
-    node.bindings.offer(systemd_fds)
-    if legacy:
-        node.bindings.adopt(legacy.bindings, legacy.lanes)
-        node.admin_fd, node.admin_address, node.admin_asked = legacy.admin_fd, legacy.admin_address, legacy.admin_asked
-    else:
-        node.bindings.lanes = list(lanes)
-    node.bindings.bind(listeners)
-    for lane in lanes:
-        if lane not in node.bindings.lanes:
-            node.bindings.add_lane(lane)
-    if (admin := admin_socket.replacement(node, loaded.settings.admin)) is not None:
-        node.admin_fd, node.admin_address, node.admin_asked = admin.fd, admin.address, admin.asked
-    for address in node.bindings.unclaimed():
-        node.journal.warning("systemd gives a socket that no listener names", address=address)
-
-
-def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> None:
-    configuration = node.configuration
-    change = configuration.prepare_all(loaded.resources, loaded.settings, loaded.process)
-    configuration.commit(change)
-    if legacy:
-        clusters = {each.name for each in loaded.resources if each.kind is ResourceKind.CLUSTER and unpack(each).discovery != "static"}
-        found = configuration.prepare([each for each in legacy.endpoints if each.name in clusters])
-        configuration.commit(found)
-        node.retirement.add(0, [PREDECESSOR], [])
-    configuration.number = change.version
-    configuration.note_rows(change)
-
-
-def _drop(node: Node, who: privileges.Identity) -> None:
-    import importlib.util
-
-    spec = importlib.util.find_spec("gevent")
-    must_read = [os.__file__, meshproxy.__file__ or "", node.command.config_path, (spec.origin if spec else "") or ""]
-    keep = [privileges.CAP_NET_BIND_SERVICE] if node.bindings.has_privileged_ports() else []
-    if unreadable := privileges.drop(who, keep, [path for path in must_read if path]):
-        node.journal.warning("the user cannot read what the node needs, so the master keeps CAP_DAC_READ_SEARCH",
-                             user=who.name, files=" ".join(unreadable), remedy="install where every user may read")
-
-
-def _workers_wanted(asked: int, legacy: Inheritance | None) -> int:
-    """As asked (0 = one for each usable core); over an upgrade as many as there are, unless another number is asked for now."""
-    if legacy and legacy.workers_asked == asked:
-        return len(legacy.lanes)
-    return asked or len(os.sched_getaffinity(0))
-
-
-def _lanes(wanted: int, legacy: Inheritance | None) -> list[int]:
-    """Those of a former master and as many more as are missing. Superfluous ones go after the take-over, when they can be drained."""
-    lanes = list(legacy.lanes) if legacy else []
-    return lanes + [number for number in range(wanted) if number not in lanes][: max(wanted - len(lanes), 0)]
-
-
-def _pages(workers: int) -> int:
-    """Of the scoreboard: for workers that may be added, and as many again because two generations live side by side in an upgrade."""
-    return min(2 * max(workers * 2, len(os.sched_getaffinity(0)) * 2, 4), 128)
-
-
-def _write_pid_file(node: Node) -> None:
-    """Before the drop, because it is mostly in a directory of root's; the file itself is then the user's, for a later master to write."""
-    path = node.configuration.process.pid_file
-    if not path:
-        return
-    try:
-        with open(path, "w") as file:
-            file.write(f"{node.pid}\n")
-            privileges.give(file.fileno(), node.who)
-    except OSError as error:
-        node.journal.error("pid file cannot be written", path=path, error=error.strerror)
-
-
-def _raise_fd_limit() -> None:
-    """As far as it is allowed without asking: a proxy has two descriptors for each connection."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _unlink(path: str) -> None:

@@ -1,0 +1,167 @@
+"""What may be refused before the first fork of a worker: read, bind, give blocks, drop. Or: take over what a former master has."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+from dataclasses import dataclass, replace
+
+import meshproxy
+from meshproxy.errors import ConfigError, MeshproxyError
+from meshproxy.ipc.control_path import control_path
+from meshproxy.master import admin_socket, privileges
+from meshproxy.master.configuration import Configuration, Versions
+from meshproxy.master.control import open_control
+from meshproxy.master.journal import Journal
+from meshproxy.master.listeners import Bindings
+from meshproxy.master.loader import Loaded, Refused, load_now
+from meshproxy.master.node import Command, Node
+from meshproxy.master.rollout import Retirement
+from meshproxy.master.slots import SlotTable
+from meshproxy.master.systemd import Notifier
+from meshproxy.master.upgrade import Inheritance
+from meshproxy.model import ResourceKind
+from meshproxy.model.snapshot import unpack
+from meshproxy.scoreboard.blocks import PREDECESSOR, BlockAllocator
+from meshproxy.scoreboard.region import Region
+
+
+@dataclass(frozen=True)
+class Start:
+    """A node that is ready to have workers."""
+
+    node: Node
+    control_fd: int
+    lanes: list[int]
+    workers_asked: int
+    """What command line or configuration say, 0 = one for each usable core."""
+    workers_wanted: int
+    foreign_pages: list[int]
+    """Pages of the scoreboard that a former master's workers write."""
+
+
+def prepare(
+    command: Command, journal: Journal, legacy: Inheritance | None, systemd_fds: list[int], log_level: str | None,
+) -> Start:
+    """Raises ConfigError, BindError, ControlError or another MeshproxyError; nothing is left behind then."""
+    _raise_fd_limit()
+    loaded = load_now(command.entries.loader, command.config_path, command.env)
+    if isinstance(loaded, Refused):
+        raise ConfigError(loaded.problems)
+    journal.level = log_level or loaded.settings.log_level
+    who = privileges.identity(loaded.process.user, loaded.process.group)
+    asked = loaded.process.workers if command.workers < 0 else command.workers
+    wanted = _workers_wanted(asked, legacy)
+    lanes = _lanes(wanted, legacy)
+    path = legacy.control_path if legacy else control_path(command.control or loaded.process.control, command.env, os.getuid())
+    control_fd = legacy.control_fd if legacy else open_control(path, who)
+    node = _node(command, journal, loaded, legacy, who, path, len(lanes))
+    try:
+        _bind(node, loaded, lanes, legacy, systemd_fds)
+        _configure(node, loaded, legacy)
+        if legacy is None:
+            write_pid_file(node)
+        _drop(node, who)
+    except MeshproxyError:
+        if legacy is None:
+            os.unlink(path)
+            node.bindings.close_all(unlink=True)
+            admin_socket.install(node, admin_socket.NONE)
+        raise
+    return Start(node, control_fd, lanes, asked, wanted, legacy.pages if legacy else [])
+
+
+def write_pid_file(node: Node) -> None:
+    """Before the drop, because it is mostly in a directory of root's; the file itself is then the user's, for a later master to write."""
+    path = node.configuration.process.pid_file
+    if not path:
+        return
+    try:
+        with open(path, "w") as file:
+            file.write(f"{node.pid}\n")
+            privileges.give(file.fileno(), node.who)
+    except OSError as error:
+        node.journal.error("pid file cannot be written", path=path, error=error.strerror)
+
+
+def _node(
+    command: Command, journal: Journal, loaded: Loaded, legacy: Inheritance | None, who: privileges.Identity, path: str, lanes: int,
+) -> Node:
+    region = Region.open(legacy.region_fd) if legacy else Region.create(_pages(lanes))
+    allocator = BlockAllocator.inherit(region, legacy.rows, legacy.sinks) if legacy else BlockAllocator(region)
+    node = Node(
+        command=command, journal=journal, region=region, bindings=Bindings(who, command.config_path),
+        configuration=Configuration(allocator, Versions(legacy.configuration if legacy else 0)),
+        retirement=Retirement(allocator.reclaim), notifier=Notifier(command.env, os.getpid()), control_path=path, who=who,
+        owner=legacy is None, restart_epoch=legacy.restart_epoch + 1 if legacy else 0, pid=os.getpid(),
+        workers=SlotTable(replace(command.patience, hung_s=loaded.process.worker_hung_s)), agents=SlotTable(command.patience),
+    )
+    node.agents.slots.append(node.agent)
+    # Not before the first worker serves: it has the processors to itself until then.
+    node.agent.due_s = None
+    return node
+
+
+def _bind(node: Node, loaded: Loaded, lanes: list[int], legacy: Inheritance | None, systemd_fds: list[int]) -> None:
+    listeners = [unpack(each) for each in loaded.resources if each.kind is ResourceKind.LISTENER]
+    node.bindings.offer(systemd_fds)
+    if legacy:
+        node.bindings.adopt(legacy.bindings, legacy.lanes)
+        node.admin_fd, node.admin_address, node.admin_asked = legacy.admin_fd, legacy.admin_address, legacy.admin_asked
+    else:
+        node.bindings.lanes = list(lanes)
+    node.bindings.bind(listeners)
+    for lane in lanes:
+        if lane not in node.bindings.lanes:
+            node.bindings.add_lane(lane)
+    if (admin := admin_socket.replacement(node, loaded.settings.admin)) is not None:
+        node.admin_fd, node.admin_address, node.admin_asked = admin.fd, admin.address, admin.asked
+    for address in node.bindings.unclaimed():
+        node.journal.warning("systemd gives a socket that no listener names", address=address)
+
+
+def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> None:
+    configuration = node.configuration
+    change = configuration.prepare_all(loaded.resources, loaded.settings, loaded.process)
+    configuration.commit(change)
+    if legacy:
+        clusters = {each.name for each in loaded.resources if each.kind is ResourceKind.CLUSTER and unpack(each).discovery != "static"}
+        found = configuration.prepare([each for each in legacy.endpoints if each.name in clusters])
+        configuration.commit(found)
+        node.retirement.add(0, [PREDECESSOR], [])
+    configuration.number = change.version
+    configuration.note_rows(change)
+
+
+def _drop(node: Node, who: privileges.Identity) -> None:
+    spec = importlib.util.find_spec("gevent")
+    must_read = [os.__file__, meshproxy.__file__ or "", node.command.config_path, (spec.origin if spec else "") or ""]
+    keep = [privileges.CAP_NET_BIND_SERVICE] if node.bindings.has_privileged_ports() else []
+    if unreadable := privileges.drop(who, keep, [path for path in must_read if path]):
+        node.journal.warning("the user cannot read what the node needs, so the master keeps CAP_DAC_READ_SEARCH",
+                             user=who.name, files=" ".join(unreadable), remedy="install where every user may read")
+
+
+def _workers_wanted(asked: int, legacy: Inheritance | None) -> int:
+    """As asked (0 = one for each usable core); over an upgrade as many as there are, unless another number is asked for now."""
+    if legacy and legacy.workers_asked == asked:
+        return len(legacy.lanes)
+    return asked or len(os.sched_getaffinity(0))
+
+
+def _lanes(wanted: int, legacy: Inheritance | None) -> list[int]:
+    """Those of a former master and as many more as are missing. Superfluous ones go after the take-over, when they can be drained."""
+    lanes = list(legacy.lanes) if legacy else []
+    return lanes + [number for number in range(wanted) if number not in lanes][: max(wanted - len(lanes), 0)]
+
+
+def _pages(workers: int) -> int:
+    """Of the scoreboard: for workers that may be added, and as many again because two generations live side by side in an upgrade."""
+    return min(2 * max(workers * 2, len(os.sched_getaffinity(0)) * 2, 4), 128)
+
+
+def _raise_fd_limit() -> None:
+    """As far as it is allowed without asking: a proxy has two descriptors for each connection."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
