@@ -7,6 +7,7 @@ What RFC 9112 calls an error is a 400 and the end of the connection.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote
@@ -18,6 +19,8 @@ MAX_HEAD_BYTES = 16 << 10
 MAX_BODY_BYTES = 64 << 10
 """Orders are in the query; a body is read only to be thrown away."""
 MAX_QUERY_FIELDS = 100
+CHUNK_CHARS = 32 << 10
+"""Of a streamed body: some ms of work, after which others get their turn."""
 
 REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*|\*|http://[\x21-\x7e]+) HTTP/1\.([01])")
 FIELD_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
@@ -53,6 +56,7 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     body_bytes: int = 0
     keep_alive: bool = True
+    version_minor: int = 1
 
     def flag(self, name: str) -> bool:
         """A query parameter that is a switch: there, and not `false` or `0`."""
@@ -61,12 +65,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """One answer."""
+    """One answer. A long one is `pieces`, made while it is sent, and then `body` is empty."""
 
     body: bytes
     status: int = 200
     content_type: str = "text/plain; charset=UTF-8"
     headers: tuple[tuple[str, str], ...] = ()
+    pieces: Iterable[str] | None = None
 
 
 def text(body: str, status: int = 200, headers: tuple[tuple[str, str], ...] = ()) -> Response:
@@ -101,6 +106,7 @@ def parse_head(head: bytes) -> Request:
         headers=headers,
         body_bytes=_body_bytes(headers),
         keep_alive="close" not in connection if minor else "keep-alive" in connection,
+        version_minor=minor,
     )
 
 
@@ -142,11 +148,17 @@ def _body_bytes(headers: dict[str, str]) -> int:
     return int(length)
 
 
+def streamed(pieces: Iterable[str], content_type: str = "text/plain; charset=UTF-8") -> Response:
+    """A response of any length that is never in memory as a whole."""
+    return Response(b"", content_type=content_type, pieces=pieces)
+
+
 def render(response: Response, keep_alive: bool, head_only: bool = False) -> bytes:
-    """The bytes of a response."""
+    """The bytes of a response, or of the head of a streamed one."""
+    framing = ("content-length", str(len(response.body))) if response.pieces is None else ("transfer-encoding", "chunked")
     headers = [
         ("content-type", response.content_type),
-        ("content-length", str(len(response.body))),
+        framing,
         ("connection", "keep-alive" if keep_alive else "close"),
         *SECURITY_HEADERS,
         *response.headers,
@@ -154,3 +166,22 @@ def render(response: Response, keep_alive: bool, head_only: bool = False) -> byt
     reason = HTTPStatus(response.status).phrase
     head = f"HTTP/1.1 {response.status} {reason}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
     return head.encode("latin-1") + (b"" if head_only else response.body)
+
+
+def chunks(pieces: Iterable[str]) -> Iterator[bytes]:
+    """The body of a streamed response: pieces gathered into chunks of some tens of KiB, and the end (RFC 9112 7.1)."""
+    gathered: list[str] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= CHUNK_CHARS:
+            yield _chunk("".join(gathered).encode())
+            gathered, size = [], 0
+    if size:
+        yield _chunk("".join(gathered).encode())
+    yield b"0\r\n\r\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from meshproxy.admin.config_dump import SECTIONS, config_dump
-from meshproxy.admin.http import Request, Response, text
+from meshproxy.admin.http import Request, Response, streamed, text
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.pattern import matcher
 from meshproxy.model import Address, Breakers, Cluster, Endpoint, SocketAddress
@@ -53,7 +53,7 @@ def clusters(node: AdminNode, request: Request) -> Response:
     chosen = [each for each in node.view.clusters() if matches(each.name)]
     if request.query.get("format", "text") == "json":
         return as_json({"cluster_statuses": [_cluster_status(node, each) for each in chosen]})
-    return text("".join(f"{each.name}::{line}\n" for each in chosen for line in _cluster_lines(node, each)))
+    return streamed("".join(f"{each.name}::{line}\n" for line in _cluster_lines(node, each)) for each in chosen)
 
 
 def host_stats(node: AdminNode, cluster: Cluster, endpoint: Endpoint) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,13 +24,13 @@ class StatsQuery:
 class Metrics(Protocol):
     """The node's metrics; the agent's are over the scoreboard."""
 
-    def text(self, request: StatsQuery) -> str:
-        """Envoy's `/stats`."""
+    def text(self, request: StatsQuery) -> Iterable[str]:
+        """Envoy's `/stats`, in pieces. All of these raise ValueError, before the first piece, for what is no query."""
 
-    def json(self, request: StatsQuery) -> str:
+    def json(self, request: StatsQuery) -> Iterable[str]:
         """Envoy's `/stats?format=json`."""
 
-    def prometheus(self, request: StatsQuery) -> str:
+    def prometheus(self, request: StatsQuery) -> Iterable[str]:
         """Prometheus text."""
 
     def traffic(self) -> Traffic:

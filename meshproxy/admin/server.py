@@ -10,7 +10,7 @@ from gevent import socket
 from gevent.pool import Pool
 
 from meshproxy.admin.guard import refusal
-from meshproxy.admin.http import BadRequest, Request, Response, head_length, parse_head, render, text
+from meshproxy.admin.http import BadRequest, Request, Response, chunks, head_length, parse_head, render, text
 from meshproxy.master.journal import Journal
 
 Answering = Callable[[Request], Response]
@@ -85,7 +85,7 @@ class AdminServer:
             if request is None:
                 return
             response = self._answer(request)
-            self._send(peer, render(response, request.keep_alive, head_only=request.method == "HEAD"))
+            self._send_response(peer, request, response)
             if not request.keep_alive:
                 return
 
@@ -111,6 +111,18 @@ class AdminServer:
         chunk = peer.recv(READ_BYTES)
         data += chunk
         return bool(chunk)
+
+    def _send_response(self, peer: socket.socket, request: Request, response: Response) -> None:
+        if response.pieces is not None and request.version_minor == 0:
+            # HTTP/1.0 knows no chunks.
+            response = Response("".join(response.pieces).encode(), response.status, response.content_type, response.headers)
+        head_only = request.method == "HEAD"
+        self._send(peer, render(response, request.keep_alive, head_only))
+        if response.pieces is None or head_only:
+            return
+        for chunk in chunks(response.pieces):
+            self._send(peer, chunk)
+            gevent.sleep(0)  # the rings must not fill up while a long page is made
 
     def _send(self, peer: socket.socket, data: bytes) -> None:
         with gevent.Timeout(REQUEST_S):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from meshproxy.admin.http import Request, Response, text
+from meshproxy.admin.http import Request, Response, streamed, text
 from meshproxy.admin.node import AdminNode, StatsQuery
 from meshproxy.admin.pattern import matcher
 
@@ -28,11 +28,11 @@ def prometheus(node: AdminNode, request: Request) -> Response:
     return _answer(request, node.metrics.prometheus, PROMETHEUS)
 
 
-def _answer(request: Request, render: Callable[[StatsQuery], str], content_type: str) -> Response:
+def _answer(request: Request, render: Callable[[StatsQuery], Iterable[str]], content_type: str) -> Response:
     pattern = request.query.get("filter", "")
     matcher(pattern)  # a bad one is told in the words of all pages
     query = StatsQuery(used_only=request.flag("usedonly"), pattern=pattern, type_name=request.query.get("type", "All"))
     try:
-        return Response(render(query).encode(), content_type=content_type)
+        return streamed(render(query), content_type)
     except ValueError as error:
         return text(f"400: {error}", 400)

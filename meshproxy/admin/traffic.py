@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import array
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from meshproxy.scoreboard.catalogue import BlockKind, block_cells, offsets
-from meshproxy.scoreboard.region import SLOT_STATES, Region
+from meshproxy.scoreboard.region import SLOT_STATES, Region, added
 from meshproxy.telemetry.histogram import quantile
 from meshproxy.telemetry.stats import histogram_of
 
@@ -78,12 +79,25 @@ def sample(region: Region, rows: Rows, now_s: float) -> Sample:
     return Sample(
         at_s=now_s,
         http={name: region.read_cells(first, width) for name, first in http},
-        clusters={name: region.read_cells(first, block_cells(BlockKind.CLUSTER)) for name, first in clusters},
+        clusters=_blocks(region, clusters, block_cells(BlockKind.CLUSTER)),
         slots={
             slot: summed([region.read_cells_of(slot, first, width) for _, first in http], width)
             for slot in range(region.slots_started)
         },
     )
+
+
+def _blocks(region: Region, named: list[tuple[str, int]], width: int) -> dict[str, array.array]:
+    """The blocks by name. All that were never written share one of zeros: there may be thousands."""
+    runs = region.written(0, max((first for _, first in named), default=0) + width)
+    starts = [first for first, _ in runs]
+    zeros = array.array("q", bytes(8 * width))
+
+    def used(first: int) -> bool:
+        at = bisect_left(starts, first + width)
+        return at > 0 and runs[at - 1][1] > first
+
+    return {name: region.read_cells(first, width) if used(first) else zeros for name, first in named}
 
 
 def summed(blocks: list[array.array], width: int) -> array.array:
@@ -138,10 +152,11 @@ class _Change:
 
     def latencies_ms(self, name: str) -> dict[str, float | None]:
         cells = histogram_of(self._new, self._at[name])
-        if self._old is not None:
-            before = histogram_of(self._old, self._at[name])
-            cells = array.array("q", (max(now - then, 0) for now, then in zip(cells, before, strict=True)))
-        values = quantile(cells, QUANTILES) or [None] * len(QUANTILES)
+        before = histogram_of(self._old, self._at[name]) if self._old is not None else None
+        if before == cells or self._new is self._old:
+            values: list[float | None] = [None] * len(QUANTILES)
+        else:
+            values = quantile(added(cells, before) if before is not None else cells, QUANTILES) or [None] * len(QUANTILES)
         return {f"p{round(q * 100)}_ms": None if value is None else value / 1000 for q, value in zip(QUANTILES, values, strict=True)}
 
 

@@ -19,11 +19,14 @@ STEP_S = 0.02
 
 
 class StatsdExport:
-    """Runs in one greenlet. Flushes also without a server: `/stats` shows what an interval added."""
+    """Runs in one greenlet. `flush` gives what an interval added; `end_interval` is told of each interval's end, server or none."""
 
-    def __init__(self, view: NodeView, flush: Callable[[], Flush], lookup: Resolve, journal: Journal) -> None:
+    def __init__(
+        self, view: NodeView, flush: Callable[[], Flush], lookup: Resolve, journal: Journal, end_interval: Callable[[], None] | None = None,
+    ) -> None:
         self._view = view
         self._flush = flush
+        self._end_interval = end_interval
         self._lookup = lookup
         self._journal = journal
         self._changed = Event()
@@ -59,6 +62,10 @@ class StatsdExport:
 
     def flush(self) -> None:
         """Now. Also the last thing before the agent ends, so that the last seconds are counted somewhere."""
+        if self._end_interval is not None:
+            self._end_interval()
+        if not self._exporters:
+            return
         self._resolve_names()
         flush = self._flush()
         for exporter in self._exporters:

@@ -53,7 +53,7 @@ class Agent:
         self.access_logs = AccessLogs(self.view, self.sinks)
         self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
         self.metrics = AgentMetrics(self.view, self._own_counters)
-        self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal)
+        self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
 
@@ -115,6 +115,8 @@ class Agent:
     def _admin_server(self, fd: int, hostname: str) -> AdminServer:
         from meshproxy.admin.pages import answer
 
+        if self.view.settings.admin is not None and self.view.settings.admin.access_logs:
+            self.journal.warning("admin access logs are not written yet", logs=len(self.view.settings.admin.access_logs))
         node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level))
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names)

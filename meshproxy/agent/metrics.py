@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+
+import gevent
 
 from meshproxy.admin.node import StatsQuery
 from meshproxy.admin.traffic import Traffic, TrafficMeter
 from meshproxy.agent.gauges import node_gauges, start_new_turns
 from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
-from meshproxy.telemetry.stats import Flush, MetricReader, Reading, extras_of
+from meshproxy.scoreboard.catalogue import BlockKind
+from meshproxy.telemetry.stats import Flush, MetricReader, Reading, extras_of, open_breakers
 
 if TYPE_CHECKING:
     from meshproxy.telemetry.stats_text import Query
+
+BLOCKS_PER_TURN = 32
+"""Read in one go, a ms or so; then others get their turn, because the rings of busy workers fill in some tens of ms."""
 
 
 class AgentMetrics:
@@ -23,42 +29,45 @@ class AgentMetrics:
         self._view = view
         self._own_counters = own_counters
         self._shown = MetricReader(view.region)
+        self._watched = False
         # Of its own, so that /reset_counters, which changes what is shown, takes nothing from what is exported.
         self._exported = MetricReader(view.region)
         self._meter = TrafficMeter(view.region)
 
     def reading(self) -> Reading:
         """All metrics as they are shown, now."""
-        return self._read(self._shown)
+        self._watched = True
+        return self._read(self._shown, every_breaker=True)
 
     def flush(self) -> Flush:
         """What is to be exported: once in each interval, for all servers together."""
-        self._shown.flush(self.reading())  # for the interval columns of histograms
-        flush = self._exported.flush(self._read(self._exported))
+        flush = self._exported.flush(self._read(self._exported, every_breaker=False))
         start_new_turns(self._view)
         return flush
 
-    def _read(self, reader: MetricReader) -> Reading:
-        limits = {facts.stat_name: (facts.breakers, facts.high_breakers) for facts in self._view.facts.values()}
-        return reader.read(self._view.rows, extras_of(node_gauges(self._view), self._own_counters()), limits)
+    def end_interval(self) -> None:
+        """For the interval columns of what is shown; costs nothing while nobody looks."""
+        if self._watched:
+            self._watched = False
+            self._shown.flush(self._read(self._shown, every_breaker=False))
 
-    def text(self, request: StatsQuery) -> str:
+    def text(self, request: StatsQuery) -> Iterable[str]:
         """Raises ValueError for a type that is none."""
         from meshproxy.telemetry import stats_text
 
-        return "".join(stats_text.text(self.reading(), self._query(request)))
+        return stats_text.text(self.reading(), self._query(request))
 
-    def json(self, request: StatsQuery) -> str:
+    def json(self, request: StatsQuery) -> Iterable[str]:
         """Raises ValueError for a type that is none."""
         from meshproxy.telemetry import stats_text
 
-        return "".join(stats_text.json_text(self.reading(), self._query(request)))
+        return stats_text.json_text(self.reading(), self._query(request))
 
-    def prometheus(self, request: StatsQuery) -> str:
+    def prometheus(self, request: StatsQuery) -> Iterable[str]:
         """Raises ValueError for a type that is none."""
         from meshproxy.telemetry import prometheus
 
-        return "".join(prometheus.text(self.reading(), self._query(request), self._view.settings.stats.histogram_buckets_ms))
+        return prometheus.text(self.reading(), self._query(request), self._view.settings.stats.histogram_buckets_ms)
 
     def traffic(self) -> Traffic:
         """Rates and latencies of the last second or two; the first time, since the node's start."""
@@ -67,6 +76,23 @@ class AgentMetrics:
     def reset_counters(self) -> None:
         """In what is shown; workers go on counting."""
         self._shown.reset_counters(self._view.rows)
+
+    def _read(self, reader: MetricReader, every_breaker: bool) -> Reading:
+        """Clusters are what there may be thousands of: they are read with pauses, all else at once. `every_breaker` also of clusters
+        where none was ever held, which need not be exported."""
+        rows = self._view.rows
+        rest = reader.read(
+            [row for row in rows if row[0] != BlockKind.CLUSTER.name], extras_of(node_gauges(self._view), self._own_counters()),
+        )
+        blocks, extras = rest.blocks, rest.extras
+        limits = {facts.stat_name: (facts.breakers, facts.high_breakers) for facts in self._view.facts.values()}
+        for number, block in enumerate(reader.blocks(row for row in rows if row[0] == BlockKind.CLUSTER.name), 1):
+            blocks.append(block)
+            if block.thing in limits and (every_breaker or block.used):
+                extras += open_breakers(block, limits[block.thing])
+            if number % BLOCKS_PER_TURN == 0:
+                gevent.sleep(0)
+        return Reading(blocks, extras)
 
     def _query(self, request: StatsQuery) -> Query:
         # Late, like the pages' modules: they bring RE2 along, some megabytes that an agent nobody asks does not need.

@@ -53,6 +53,14 @@ def test_a_body_is_thrown_away_and_the_next_request_is_read(site: AdminSite) -> 
     assert site.orders == [], "what is in a body is no request"
 
 
+def test_http_10_gets_a_long_page_without_chunks(site: AdminSite) -> None:
+    head, _, body = site.raw(b"GET /stats HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+
+    assert b"transfer-encoding" not in head
+    assert f"content-length: {len(body)}".encode() in head
+    assert b"server.live: 1\n" in body
+
+
 def test_expect_is_answered(site: AdminSite) -> None:
     answer = site.raw(b"POST /logging HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab")
 

@@ -93,7 +93,7 @@ def test_a_reset_of_what_is_shown_takes_nothing_from_what_is_sent(view: NodeView
     export.flush()
 
     server.until(f"{TOTAL}:205|c")
-    assert "http.ingress.downstream_rq_total: 200\n" in metrics.text(StatsQuery())
+    assert "http.ingress.downstream_rq_total: 200\n" in "".join(metrics.text(StatsQuery()))
     export.close()
 
 
