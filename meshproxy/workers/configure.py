@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from gevent import sleep
 
 from meshproxy.balance.cluster import Cluster, Host
+from meshproxy.errors import ConfigError, Problem
 from meshproxy.filters.python import PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Cluster as ClusterModel
@@ -217,7 +218,8 @@ class Configuration:
             try:
                 on_requests.append(getattr(importlib.import_module(module), name)(**row.settings).on_request)
             except Exception as error:
-                raise ValueError(f"filter {row.name!r}: {row.target} cannot be made: {type(error).__name__}: {error}") from error
+                problem = f'filter "{row.name}": {row.target} cannot be made: {type(error).__name__}: {error}'
+                raise ConfigError([Problem(problem)]) from error
         return PythonFilters(on_requests, self.log) if on_requests else None
 
     # -- removal and the end

@@ -12,6 +12,7 @@ from gevent.event import Event
 from gevent.queue import Queue
 
 from meshproxy.clock import monotonic_s
+from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, Ready, Sockets, Stop
@@ -101,6 +102,8 @@ class Worker:
         error = ""
         try:
             self.configuration.apply(message.upserts, message.removes, sockets)
+        except ConfigError as refused:
+            error = str(refused)
         except Exception as refused:
             error = f"{type(refused).__name__}: {refused}"
             log.exception("event=configuration_refused version=%s", message.version)
@@ -137,6 +140,9 @@ def run(boot: WorkerBoot) -> int:
     try:
         worker = Worker(boot)
         worker.start()
+    except ConfigError as refused:
+        log.error("event=configuration_refused slot=%d error=%s", boot.slot, refused)
+        return ExitCode.CONFIG_REFUSED
     except Exception:
         log.error("event=boot_failed slot=%d\n%s", boot.slot, traceback.format_exc())
         return ExitCode.CONFIG_REFUSED
