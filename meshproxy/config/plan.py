@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from meshproxy.model import Listener, Resource, ResourceKind, Snapshot
+from meshproxy.model import Listener, ResourceKind, Snapshot
 
 MOST_REASONS = 8
 """A change of everything is said by its first differences."""
 
-NEEDS_RESTART = ("workers", "user", "group", "control", "pid_file", "worker_hung_s")
+NEEDS_RESTART = ("workers", "user", "group", "control", "pid_file")
 """Fields of Process that a running master does not change. `workers` it could (TTIN, TTOU), but a file is not asked twice."""
 _REBIND = ("addresses", "backlog", "ipv6_only", "freebind")
 _NOUNS = {ResourceKind.CLUSTER: "cluster", ResourceKind.ROUTE_TABLE: "route table", ResourceKind.LISTENER: "listener"}
@@ -66,16 +66,6 @@ def plan(old: Snapshot, new: Snapshot) -> list[Step]:
 def text_of(steps: list[Step]) -> str:
     """The plan as `check --plan` prints it, a step a line."""
     return "\n".join(str(step) for step in steps) if steps else "nothing changes"
-
-
-def changes(steps: list[Step], snapshot: Snapshot) -> tuple[list[Resource], list[tuple[ResourceKind, str]]]:
-    """The plan as it travels: resources of `snapshot` to upsert in the order of making, and what to remove in the order of removing."""
-    from meshproxy.model.snapshot import pack
-
-    values = _resources(snapshot)
-    upserts = [pack(step.kind, step.name, values[step.kind][step.name]) for step in steps if step.kind and step.action != "remove"]
-    removes = [(step.kind, step.name) for step in steps if step.kind and step.action == "remove"]
-    return upserts, removes
 
 
 def _resources(snapshot: Snapshot) -> dict[ResourceKind, dict[str, msgspec.Struct]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from meshproxy.config.load import load_text
-from meshproxy.config.plan import changes, plan, text_of
+from meshproxy.config.plan import plan, text_of
 from meshproxy.model import ResourceKind, Snapshot
-from meshproxy.model.snapshot import unpack
 
 OLD = """
 admin: 127.0.0.1:9901
@@ -78,24 +77,6 @@ def test_to_nothing_everything_goes_the_other_way() -> None:
     kinds = [step.kind for step in plan(snapshot(OLD), Snapshot()) if step.kind]
 
     assert kinds == sorted(kinds, reverse=True)
-
-
-def test_as_resources() -> None:
-    new = snapshot(NEW)
-
-    upserts, removes = changes(plan(snapshot(OLD), new), new)
-
-    assert [(item.kind, item.name) for item in upserts] == [
-        (ResourceKind.CLUSTER, "web"),
-        (ResourceKind.CLUSTER, "api"),
-        (ResourceKind.ROUTE_TABLE, "b"),
-        (ResourceKind.ROUTE_TABLE, "new"),
-        (ResourceKind.LISTENER, "a"),
-        (ResourceKind.LISTENER, "b"),
-        (ResourceKind.LISTENER, "new"),
-    ]
-    assert unpack(upserts[0]) == new.clusters[0]
-    assert removes == [(ResourceKind.LISTENER, "gone"), (ResourceKind.ROUTE_TABLE, "gone"), (ResourceKind.CLUSTER, "old")]
 
 
 def test_order_of_routes_is_a_change() -> None:

@@ -45,7 +45,10 @@ def address(message: Any, path: Path, translation: Translation, names: bool = Fa
         given["socket_address"].protocol = 0
     socket = translation.fields(given["socket_address"], place)
     host = socket.get("address", "")
-    if host and not rules.ip(host) and not (names and rules.host_name(host)):
+    if not host:
+        # Told by the API's own rule.
+        return None
+    if not rules.ip(host) and not (names and rules.host_name(host)):
         remedy = "an IP address, or a host name in a STRICT_DNS cluster" if names else "an IPv4 or IPv6 address in numbers"
         translation.error((place, "address"), f'"{host}" is no address. Write {remedy}.')
         return None

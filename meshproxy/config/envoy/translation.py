@@ -49,7 +49,7 @@ class _Plan(NamedTuple):
 
 
 class Translation:
-    """One run of translators over messages."""
+    """What translators work with. It may be kept for many messages (what it learns of message types stays): set `problems` anew for each."""
 
     def __init__(self, problems: Problems, table: Table, types: MessageTypes) -> None:
         self.problems = problems

@@ -192,7 +192,7 @@ LISTENER = Section(
         Row("access_log", ACCESS_LOGS, "Logs of this listener's requests.", "access_logs", default=(),
             shown_default="the node's access_log"),
         Row("buffer_limit", Size(1024, 1 << 30), "Held for one client connection before reading pauses.", "buffer_limit_bytes"),
-        Row("backlog", Whole(1, 65535), "Connections that may wait for accept.", reloadable=False),
+        Row("backlog", Whole(1, 65535), "Connections that may wait for accept."),
         Row("max_connections", Whole(), "Connections of the node on this listener; 0 = unlimited."),
         Row("ipv6_only", Flag(), "false: `[::]` takes IPv4 too."),
         Row("freebind", Flag(), "Bind an address that the machine does not have yet."),

@@ -84,8 +84,7 @@ PROCESS_ROWS = (
     Row("pid_file", _ABSOLUTE, "File with the master's pid.", reloadable=False, shown_default="none"),
     Row("drain_timeout", Duration(zero="at once"), "How long old connections may live on after a stop, a reload or an upgrade.",
         "drain_timeout_s"),
-    Row("worker_hung", Duration(zero="", least_s=1.0), "A worker that gives no sign for so long is replaced.", "worker_hung_s",
-        reloadable=False),
+    Row("worker_hung", Duration(zero="", least_s=1.0), "A worker that gives no sign for so long is replaced.", "worker_hung_s"),
 )
 _PROCESS_DEFAULTS = {field: getattr(Process(), field) for field in Process.__struct_fields__}
 _STATS = Stats()

@@ -1,0 +1,86 @@
+"""Whatever stands anywhere in a file, the answer is a configuration or a list of problems, never an exception of another kind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from meshproxy.config.load import load_text
+from meshproxy.errors import ConfigError
+from tests.config.envoy.bootstraps import changed
+from tests.config.envoy.verdicts import ACCEPTED
+
+ROOT = Path(__file__).resolve().parents[2]
+JUNK: list[Any] = [
+    None, True, -1, 0, 2**70, 1.5, float("1e308"), "", "x", "/", "${", "${A}", "%", "0s", "9" * 30, "a\nb", "\x7f", "é", "@type", "unix:", "[::1", ":",
+    [], [[]], [None], ["x", "x"], {}, {"": 1}, {"x": {}}, {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"},
+    {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "x"}, {"unix": 5}, {"exact": None},
+]  # fmt: skip
+
+
+def places(data: Any, path: tuple = ()) -> list[tuple]:
+    """Every place inside."""
+    found = []
+    for key, value in data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ():
+        found += [(*path, key), *places(value, (*path, key))]
+    return found
+
+
+def mutated(data: Any, rng: random.Random) -> Any:
+    """One to three places changed: replaced by junk, taken out, renamed, doubled, or swapped with another."""
+    made = copy.deepcopy(data)
+    for _ in range(rng.randint(1, 3)):
+        everywhere = places(made)
+        if not everywhere:
+            break
+        *parents, last = rng.choice(everywhere)
+        at = made
+        for key in parents:
+            at = at[key]
+        how = rng.randrange(6)
+        if how == 0:
+            del at[last]
+        elif how == 1 and isinstance(at, dict):
+            at[f"{last}_"] = at.pop(last)
+        elif how == 2 and isinstance(at, list):
+            at.append(copy.deepcopy(at[last]))
+        elif how == 3:
+            source: Any = data
+            for key in rng.choice(places(data)):
+                source = source[key]
+            at[last] = copy.deepcopy(source)
+        else:
+            at[last] = copy.deepcopy(rng.choice(JUNK))
+    return made
+
+
+def everything_of_envoys() -> list[dict[str, Any]]:
+    return [changed(changes) for changes in ACCEPTED.values()]
+
+
+def everything_of_ours() -> list[dict[str, Any]]:
+    files = [yaml.safe_load((ROOT / "conf" / name).read_text()) for name in ("meshproxy.yaml", "quickstart.yaml")]
+    return [{**data, "workers": 1, "user": "u"} for data in files]
+
+
+@pytest.mark.parametrize(("seed", "form"), [(1, "native"), (2, "envoy")])
+def test_only_problems_come_out(seed: int, form: str, long_run: bool) -> None:
+    rng = random.Random(seed)
+    bases = everything_of_ours() if form == "native" else everything_of_envoys()
+    refused = 0
+    rounds = (20_000 if form == "native" else 3_000) if long_run else 300
+    for _ in range(rounds):
+        text = json.dumps(mutated(rng.choice(bases), rng))
+        try:
+            load_text(text, {})
+        except ConfigError as error:
+            refused += 1
+            assert all(problem.message for problem in error.problems)
+
+    assert 0 < refused < rounds
