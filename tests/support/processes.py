@@ -77,11 +77,18 @@ class Node(Peer):
         return self.heir
 
     def stop(self) -> None:
-        """SIGTERM to whoever is master now; an heir is no child of ours, so its end is awaited by a pidfd."""
+        """SIGTERM to whoever is master now; an heir is no child of ours, so its end is awaited by a pidfd.
+
+        A test that failed in the middle of an upgrade did not follow it: then the control socket still answers, and tells the pid.
+        """
         if self.heir:
             _end_foreign(self.heir)
             self.heir = 0
         super().stop()
+        if self.control.exists():
+            left = self.run_command("status", "--format", "json")
+            if left.returncode == 0:
+                _end_foreign(int(json.loads(left.stdout)["pid"]))
 
     def wait_ready(self) -> None:
         self.wait_output(r"\bready\b")
