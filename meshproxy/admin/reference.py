@@ -7,6 +7,7 @@ from pathlib import Path
 from meshproxy.admin.http import MAX_BODY_BYTES, MAX_HEAD_BYTES
 from meshproxy.admin.pages import PAGES, Page
 from meshproxy.admin.server import IDLE_S, MAX_CONNECTIONS, REQUEST_S
+from meshproxy.agent.gauges import MEANING
 
 PLACE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "admin.md"
 
@@ -28,6 +29,7 @@ What changes the node needs POST; a GET is answered 405.
 
 """
 
+_METRICS = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in MEANING.items())
 TAIL = f"""
 ## Notes
 
@@ -45,6 +47,14 @@ TAIL = f"""
 
 Limits: {MAX_CONNECTIONS} connections, a head of {MAX_HEAD_BYTES // 1024} KiB, a body of {MAX_BODY_BYTES // 1024} KiB (which is ignored),
 {REQUEST_S:g} s for a request to come, {IDLE_S:g} s between requests.
+
+## Metrics of the node itself
+
+What workers count is in [metrics](metrics.md); the agent adds these, gauges unless they say otherwise:
+
+| metric | what |
+| --- | --- |
+{_METRICS}
 """
 
 

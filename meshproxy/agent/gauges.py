@@ -10,6 +10,33 @@ from meshproxy.agent.view import NodeView
 STATES = {"LIVE": 0, "DRAINING": 1, "PRE_INITIALIZING": 2}
 """Envoy's numbers for `server.state`."""
 
+MEANING = {
+    "server.live": "1 when workers answer and the node neither drains nor looks unhealthy by order",
+    "server.state": "0 live, 1 draining, 2 no worker is ready yet",
+    "server.uptime": "seconds since the node started",
+    "server.concurrency": "worker slots",
+    "server.hot_restart_epoch": "upgrades since the first start",
+    "server.version": "0.1.2 as 102",
+    "server.workers_ready": "workers that serve",
+    "server.worker_restarts": "heirs of workers that died",
+    "server.longest_turn_us": "longest turn of any worker's loop since the last export",
+    "listener_manager.total_listeners_active": "listeners",
+    "cluster_manager.active_clusters": "clusters",
+    "cluster.<name>.membership_total": "endpoints",
+    "cluster.<name>.membership_healthy": "endpoints that get requests",
+    "cluster.<name>.membership_degraded": "always 0",
+    "cluster.<name>.update_attempt": "lookups of the names of a DNS cluster (counter)",
+    "cluster.<name>.update_success": "those that were answered (counter)",
+    "cluster.<name>.update_failure": "those that failed, so that the last endpoints stay (counter)",
+    "server.access_log_lines_lost": "lines that a file or syslog server did not take (counter)",
+    "server.access_log_records_dropped": "lines that found a worker's ring full (counter)",
+    "server.access_log_ring_corrupt": "times that a ring had to be emptied unread (counter)",
+    "server.statsd_dropped_lines": "lines given up because the server was away too long (counter)",
+    "server.statsd_dropped_datagrams": "datagrams that the kernel refused (counter)",
+    "server.statsd_connect_failures": "connections to servers that failed or broke (counter)",
+}
+"""What the agent adds to the metrics that workers count; the reference page is made from it."""
+
 
 def node_gauges(view: NodeView) -> dict[str, int]:
     """The server's, the managers' and each cluster's membership, now."""

@@ -28,6 +28,7 @@ class Resolving:
         self._dns = StrictDns()
         self._changed = Event()
         self._asking = Pool(AT_ONCE)
+        self._stat_names: dict[str, str] = {}
         self.attempts: dict[str, int] = {}
         self.failures: dict[str, int] = {}
         """By cluster, for `update_attempt` and `update_failure`."""
@@ -38,6 +39,7 @@ class Resolving:
             if cluster.discovery == "strict_dns":
                 if cluster.respect_dns_ttl:
                     self._journal.warning("dns ttl unknown", cluster=cluster.name, asked_every_s=cluster.dns_refresh_s)
+                self._stat_names[cluster.name] = cluster.stat_name
                 self._tell(self._dns.put(cluster, monotonic_s(), told))
             else:
                 self.forget([cluster.name])
@@ -47,6 +49,7 @@ class Resolving:
         """These are gone."""
         for name in clusters:
             self._dns.remove(name)
+            self._stat_names.pop(name, None)
             self.attempts.pop(name, None)
             self.failures.pop(name, None)
 
@@ -77,9 +80,10 @@ class Resolving:
         counted = {}
         for name, attempts in self.attempts.items():
             failures = self.failures.get(name, 0)
-            counted[f"cluster.{name}.update_attempt"] = attempts
-            counted[f"cluster.{name}.update_failure"] = failures
-            counted[f"cluster.{name}.update_success"] = attempts - failures
+            prefix = f"cluster.{self._stat_names.get(name, name)}"
+            counted[f"{prefix}.update_attempt"] = attempts
+            counted[f"{prefix}.update_failure"] = failures
+            counted[f"{prefix}.update_success"] = attempts - failures
         return counted
 
     def _tell(self, changed: EndpointSet | None) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import requests
 
+from meshproxy.agent.gauges import MEANING
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutEndpoints, Ready, ReopenLogs, Stop
@@ -33,6 +34,7 @@ from meshproxy.model import (
     StatsSink,
 )
 from meshproxy.model.snapshot import pack, unpack
+from meshproxy.scoreboard.catalogue import CATALOGUE, BlockKind
 from meshproxy.scoreboard.region import Region
 from tests.cli.node import node_state
 
@@ -133,6 +135,16 @@ def test_it_serves_the_admin_api_and_ends_when_told() -> None:
         process.channel.send(Stop())
 
         assert process.exit_code() == 0
+
+
+def test_every_metric_that_the_agent_adds_is_explained() -> None:
+    with agent(dns_cluster("web")) as process:
+        process.expect(PutEndpoints)
+        names = {line.partition(":")[0].replace(".web.", ".<name>.") for line in process.get("/stats").text.splitlines()}
+
+    cells = {f"server.{row.name}" for row in CATALOGUE[BlockKind.SERVER]}
+    unexplained = {name for name in names - cells if "circuit_breakers" not in name and not name.startswith("server.worker_0.")}
+    assert unexplained == MEANING.keys()
 
 
 def test_it_ends_when_the_master_is_gone() -> None:

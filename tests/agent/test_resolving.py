@@ -40,12 +40,12 @@ def test_a_cluster_is_resolved_and_changes_are_told() -> None:
     resolver, told = Resolver(a=["10.0.0.1"]), Queue()
     resolving = Resolving(resolver, told.put, Journal("error"))
     running = gevent.spawn(resolving.run)
-    resolving.watch([(dns_cluster("a", dns_refresh_s=0.01), None)])
+    resolving.watch([(dns_cluster("a", dns_refresh_s=0.01, alt_stat_name="shop"), None)])
 
     assert addresses(told.get(timeout=20)) == ["10.0.0.1:80"]
     resolver.answers["a"] = ["10.0.0.2"]
     assert addresses(told.get(timeout=20)) == ["10.0.0.2:80"]
-    assert resolving.counters()["cluster.web.update_success"] >= 2
+    assert resolving.counters()["cluster.shop.update_success"] >= 2
     running.kill()
 
 
