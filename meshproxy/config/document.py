@@ -161,6 +161,11 @@ def _parse_yaml(file: str, text: str, problems: list[Problem]) -> Document:
     return Document(file, text, data, node)
 
 
+def stays_text(text: str) -> bool:
+    """Whether a plain scalar is read as this text, and not as a number or another type."""
+    return not any(pattern.match(text) for _, pattern in _Composer.yaml_implicit_resolvers.get(text[:1], ()))
+
+
 def _compose(text: str) -> yaml.Node | None:
     composer = _Composer(text)
     try:

@@ -49,7 +49,7 @@ class _Plan(NamedTuple):
 
 
 class Translation:
-    """What translators work with. It may be kept for many messages (what it learns of message types stays): set `problems` anew for each."""
+    """What translators work with. It may be kept, with what it learned of message types: set `problems` anew for each use."""
 
     def __init__(self, problems: Problems, table: Table, types: MessageTypes) -> None:
         self.problems = problems

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from meshproxy.config.document import stays_text
 from meshproxy.config.native.listener import Entrance
 from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
 from meshproxy.model import RouteTable, Snapshot
@@ -54,10 +55,17 @@ def dump(data: Any, references: bool = True) -> str:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """PyYAML's resolver (YAML 1.1) decides what has to be quoted: it takes more for numbers, truth values and dates than ours does."""
+    """Quotes what PyYAML's own resolver (YAML 1.1) would take for another type, and with `_represent_text` what ours would."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if stays_text(text) else "'")
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def escaped(data: Any) -> Any:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
+from meshproxy.config import document
 from meshproxy.config.load import load_text
 from meshproxy.config.native import write
 from meshproxy.model import Snapshot
@@ -35,6 +37,13 @@ def ordered(snapshot: Snapshot, read: Snapshot) -> Snapshot:
     places = {table.name: index for index, table in enumerate(read.route_tables)}
     tables = sorted(snapshot.route_tables, key=lambda table: places[table.name])
     return Snapshot(**{**{field: getattr(snapshot, field) for field in Snapshot.__struct_fields__}, "route_tables": tuple(tables)})
+
+
+@pytest.mark.parametrize(
+    "text", ["1E100", "1e3", "010", "0o17", "08", "on", "y", "~", "null", "1:30", "2024-01-01", "0x1f", ".5", "=", "<<", "- a", "a: b", ""]
+)
+def test_text_that_looks_like_something_else(text: str) -> None:
+    assert document.parse("f.yaml", write.dump({"a": text, text or "b": [text]})).data == {"a": text, text or "b": [text]}
 
 
 def test_short_forms_are_used() -> None:
