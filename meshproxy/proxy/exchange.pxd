@@ -203,9 +203,6 @@ cdef class Exchange(Actor):
     cdef void on_response_end(self, const char *trailers, size_t length) except *
     cdef void on_upstream_reset(self, int outcome, bytes reason) except *
 
-    # True: the request goes again on a new connection, and the stream has to let go of the exchange.
-    cdef bint retry_stale(self) except *
-
     cdef void clear(self) noexcept
 
     cdef bint is_h2c(self) noexcept
@@ -226,12 +223,6 @@ cdef class Exchange(Actor):
     cdef void start_try_timeout(self) except *
     cdef void on_upstream_lost(self, int outcome) except *
     cdef void count_host_error(self) noexcept
-    cdef bint retry(self, uint32_t reasons) except *
-    cdef bint may_resend(self) noexcept
-    cdef void remember_host(self) except *
-    cdef int64_t backoff_ms(self) noexcept
-    cdef void give_retry_share(self) noexcept
-    cdef uint32_t status_reasons(self, int status) except? 0xffffffff
     cdef void count_upstream_status(self, int status) noexcept
     cdef void pause_response(self) except *
     cdef void count_virtual_host(self) noexcept

@@ -2,16 +2,15 @@
 
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
-from meshproxy.balance.cluster cimport SHARE_RETRIES
 from meshproxy.codecs.http1 cimport *
 from meshproxy.proxy cimport headers
 from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
+from meshproxy.proxy.retry cimport give_retry_share, retry, status_reasons
 from meshproxy.proxy.router cimport *
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
-from meshproxy.telemetry.facts cimport FLAG_UPSTREAM_RETRY_LIMIT_EXCEEDED
 
 cdef enum:
     KEPT_MEMORY_BYTES = 16384            # of a pooled exchange's blocks; larger ones go back to the allocator
@@ -543,21 +542,6 @@ cdef class Exchange(Actor):
         self.failure_reason = reason
         self.on_upstream_lost(outcome)
 
-    cdef bint retry_stale(self) except *:
-        """A pooled connection was closed by the endpoint before it said a word (RFC 9112 9.3.1): ask again on a new one, once.
-
-        Only what may be repeated (RFC 9110 9.2.2) and is still here in full; this is no retry of the policy and costs no budget.
-        """
-        if self.stale_retry_used or not self.may_resend() or self.wants_upgrade:
-            return False
-        if self.head.method not in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE):
-            return False
-        self.stale_retry_used = True
-        self.upstream = None
-        self.attempts -= 1
-        self.start_try()
-        return True
-
     cdef void on_upstream_reset(self, int outcome, bytes reason) except *:
         """The upstream stream is gone; it has let go of us."""
         self.upstream = None
@@ -574,64 +558,13 @@ cdef class Exchange(Actor):
 
     cdef void on_upstream_lost(self, int outcome) except *:
         self.count_host_error()
-        if self.retry(outcome_row(outcome).retry_on):
+        if retry(self, outcome_row(outcome).retry_on):
             return
         self.fail(outcome)
 
     cdef void count_host_error(self) noexcept:
         if self.host is not None:
             self.host.cells[HOST_RQ_ERROR] += 1
-
-    cdef bint retry(self, uint32_t reasons) except *:
-        """Try again if the policy, the kept bytes and the budget allow; True when it will be."""
-        if not reasons & self.retry_on:
-            return False
-        if reasons & RETRY_RESET_BEFORE_REQUEST and not reasons & ~RETRY_RESET_BEFORE_REQUEST & self.retry_on and self.request_sent:
-            return False
-        if self.response_started or not self.may_resend():
-            return False
-        if self.retries_left <= 0:
-            self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_LIMIT_EXCEEDED] += 1
-            self.flags |= FLAG_UPSTREAM_RETRY_LIMIT_EXCEEDED
-            return False
-        self.give_retry_share()
-        if not self.cluster.take_retry(self.priority, self.runtime.turn):
-            self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_OVERFLOW] += 1
-            return False
-        self.holds_retry_share = True
-        self.retries_left -= 1
-        self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY] += 1
-        self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_BACKOFF_EXPONENTIAL] += 1
-        if self.route.virtual_host.block >= 0:
-            self.virtual_host_cells()[VHOST_UPSTREAM_RQ_RETRY] += 1
-        self.remember_host()
-        self.phase = PHASE_ACQUIRE
-        self.try_deadline_ms = 0
-        self.backoff_deadline_ms = self.runtime.now_ms + self.backoff_ms()
-        self.arm()
-        return True
-
-    cdef bint may_resend(self) noexcept:
-        """All that was received of the request is still here."""
-        return self.body_kept or self.bytes_received == 0
-
-    cdef void remember_host(self) except *:
-        if self.route.avoid_previous_hosts and self.host is not None:
-            if self.tried is None:
-                self.tried = []
-            self.tried.append(self.host)
-
-    cdef int64_t backoff_ms(self) noexcept:
-        """Exponential with full jitter: a random part of base * (2**n - 1), at most the maximum."""
-        cdef int shift = self.attempts if self.attempts < 16 else 16
-        cdef int64_t reach = self.route.backoff_base_ms * ((1 << shift) - 1)
-        reach = min(reach, self.route.backoff_max_ms)
-        return 1 + (<int64_t>(self.runtime.random() >> 1)) % reach if reach > 0 else 1
-
-    cdef void give_retry_share(self) noexcept:
-        if self.holds_retry_share:
-            self.holds_retry_share = False
-            self.cluster.give_share(self.priority, SHARE_RETRIES)
 
     # -- the response
 
@@ -650,15 +583,15 @@ cdef class Exchange(Actor):
         self.try_deadline_ms = 0
         if self.retry_on:
             upstream = self.upstream
-            reasons = self.status_reasons(head.status)
-            if reasons and self.retry(reasons):
+            reasons = status_reasons(self, head.status)
+            if reasons and retry(self, reasons):
                 self.upstream = None
                 self.count_host_error()
                 self.count_upstream_status(head.status)
                 upstream.reset()
                 return
         if self.holds_retry_share:
-            self.give_retry_share()
+            give_retry_share(self)
             if head.status < 500:
                 self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_SUCCESS] += 1
         self.host.cells[HOST_RQ_ERROR if head.status >= 500 else HOST_RQ_SUCCESS] += 1
@@ -674,19 +607,6 @@ cdef class Exchange(Actor):
             self.route_deadline_ms = 0
         self.downstream_start_us = self.runtime.now_us
         self.downstream.send_response(self, head.status, bytes, head, head.body == BODY_NONE and not self.tunnel)
-
-    cdef uint32_t status_reasons(self, int status) except? 0xffffffff:
-        """Which words of the retry policy a status stands for."""
-        cdef uint32_t reasons = 0
-        if status >= 500:
-            reasons |= RETRY_5XX
-            if 502 <= status <= 504:
-                reasons |= RETRY_GATEWAY_ERROR
-        elif status == 409:
-            reasons |= RETRY_RETRIABLE_4XX
-        if self.retry_on & RETRY_STATUS_CODES and status in self.route.retriable_status_codes:
-            reasons |= RETRY_STATUS_CODES
-        return reasons & self.retry_on
 
     cdef void count_upstream_status(self, int status) noexcept:
         cdef int64_t *cells = self.cluster.cells
@@ -818,7 +738,7 @@ cdef class Exchange(Actor):
         self.phase = PHASE_DONE
         self.runtime.set_timer(self, 0)
         if self.cluster is not None:
-            self.give_retry_share()
+            give_retry_share(self)
         if self.tunnel:
             cells[HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE] -= 1
         cells[HTTP_DOWNSTREAM_RQ_ACTIVE] -= 1
@@ -874,7 +794,7 @@ cdef class Exchange(Actor):
         cdef UpstreamStream upstream = self.upstream
         if self.response_started:
             return
-        if self.retry(outcome_row(PER_TRY_TIMEOUT).retry_on):
+        if retry(self, outcome_row(PER_TRY_TIMEOUT).retry_on):
             self.count_timeout(PER_TRY_TIMEOUT)
             self.upstream = None
             upstream.reset()

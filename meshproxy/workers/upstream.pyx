@@ -7,6 +7,7 @@ from meshproxy.codecs.http1 cimport *
 from meshproxy.codecs.http1_compose cimport COMPOSE_SLACK, FRAME_AS_IS, FRAME_CHUNKED, chunk_line, compose_request
 from meshproxy.proxy.lines cimport lines_add, lines_raw
 from meshproxy.proxy.outcome cimport *
+from meshproxy.proxy.retry cimport retry_stale
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport histogram_record
@@ -270,7 +271,7 @@ cdef class UpstreamHttp1(UpstreamStream):
         """The connection went away under an exchange."""
         cdef bint stale = not self.spoke and self.served > 1 and outcome == UPSTREAM_RESET
         self.detach()
-        if stale and exchange.retry_stale():
+        if stale and retry_stale(exchange):
             return
         exchange.on_upstream_reset(outcome, None)
 
