@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from meshproxy.config import document
 from meshproxy.config.load import load_text
 from meshproxy.errors import ConfigError, Problem
 from tests.config.envoy.bootstraps import changed
@@ -18,10 +18,11 @@ from tests.config.envoy.verdicts import ACCEPTED
 
 ROOT = Path(__file__).resolve().parents[2]
 JUNK: list[Any] = [
-    None, True, -1, 0, 2**70, 1.5, float("1e308"), "", "x", "/", "${", "${A}", "%", "0s", "9" * 30, "a\nb", "\x7f", "é", "@type", "unix:", "[::1",
-    ":", [], [[]], [None], ["x", "x"], {}, {"": 1}, {"x": {}}, {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"},
-    {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "x"}, {"unix": 5}, {"exact": None},
-]  # fmt: skip
+    *(None, True, -1, 0, 2**70, 1.5, float("1e308"), "", "x", "/", "${", "${A}", "%", "0s", "9" * 30, "a\nb", "\x7f", "é"),
+    *("@type", "unix:", "[::1", ":", [], [[]], [None], ["x", "x"], {}, {"": 1}, {"x": {}}, {"unix": 5}, {"exact": None}),
+    {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"},
+    {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "x"},
+]
 
 
 def places(data: Any, path: tuple = ()) -> list[tuple]:
@@ -73,7 +74,7 @@ def everything_of_envoys() -> list[dict[str, Any]]:
 
 
 def everything_of_ours() -> list[dict[str, Any]]:
-    files = [yaml.safe_load((ROOT / "conf" / name).read_text()) for name in ("meshproxy.yaml", "quickstart.yaml")]
+    files = [document.read(str(ROOT / "conf" / name)).data for name in ("meshproxy.yaml", "quickstart.yaml")]
     return [{**data, "workers": 1, "user": "u"} for data in files]
 
 
