@@ -201,6 +201,7 @@ class Master:
         self.crew.steer()
         if node.owner and node.agent.due_s is None and not node.agent.pid and self.ending is None:
             node.agent.due_s = monotonic_s()
+            self.keeper.start_due(monotonic_s())
         if not self.was_ready and all(slot.state is State.READY for slot in node.workers):
             self.was_ready = True
             if self.former is not None and not node.owner:

@@ -11,6 +11,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import select
 import sys
 import threading
 import traceback
@@ -22,20 +23,30 @@ from meshproxy.ipc.boot import ExitCode
 from meshproxy.master import privileges
 from meshproxy.master.signals import become_deaf
 
+SETTLE_LIMIT_S = 1.0
+"""A child that gets no processor for so long must not hold the master up: its lateness is found like any other's."""
+
 
 def fork(title: str, entry: str, boot: object, keep: Iterable[int], crash_fd: int) -> int:
-    """The pid of a child that runs `entry(boot)` and exits with what it returns. It keeps 0, 1, 2, `crash_fd` and `keep` open."""
+    """The pid of a child that runs `entry(boot)` and exits with what it returns. It keeps 0, 1, 2, `crash_fd` and `keep` open.
+
+    When this returns, the child has its title and has closed what is not its own, so no socket of a sibling is open there any more.
+    """
     _check_alone()
     # What lives now lives long: out of the collector's way, so that a collection in a child does not copy the shared pages.
     gc.freeze()
+    settled, settling = os.pipe()
     pid = os.fork()
     if pid:
+        os.close(settling)
+        _wait_settled(settled)
         return pid
     code = int(ExitCode.BOOT_ERROR)
     try:
-        close_others({0, 1, 2, crash_fd, *keep})
+        close_others({0, 1, 2, crash_fd, settling, *keep})
         become_deaf()
         setproctitle.setproctitle(title)
+        os.close(settling)
         faulthandler.enable(crash_fd, all_threads=True)
         run = resolve(entry)
         privileges.drop_all()
@@ -64,6 +75,14 @@ def close_others(keep: set[int]) -> None:
             os.closerange(low, fd)
         low = max(low, fd + 1)
     os.closerange(low, 1 << 20)
+
+
+def _wait_settled(settled: int) -> None:
+    """Until the child has closed its end of the pipe, a millisecond later; it also ends with the child."""
+    poll = select.poll()
+    poll.register(settled, select.POLLIN)
+    poll.poll(SETTLE_LIMIT_S * 1000)
+    os.close(settled)
 
 
 def _check_alone() -> None:

@@ -40,7 +40,7 @@ def test_a_ready_node_answers_and_tells_its_state(start) -> None:
 
 def test_processes_are_titled(start) -> None:
     node = start(snapshot(listener("a"))).ready()
-    status = node.wait_status(lambda seen: seen["agent"] and seen["agent"]["state"] == "READY")
+    status = node.status()
 
     def title(pid: int) -> str:
         with open(f"/proc/{pid}/cmdline") as file:
