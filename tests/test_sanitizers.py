@@ -19,7 +19,7 @@ import pytest
 from tests.peers.process import program
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("meshproxy", "tests", "conf", "setup.py", "setup.cfg", "pyproject.toml")
+COPIED = ("meshproxy", "tests", "conf", "docs", "setup.py", "setup.cfg", "pyproject.toml")
 LEFT_OUT = shutil.ignore_patterns("*.so", "*.c", "__pycache__", ".hypothesis")
 COMPILED_FROM = (".pyx", ".pxd", ".h", ".py")
 SHORT = ("tests/codecs", "tests/proxy", "tests/scoreboard", "tests/telemetry")
