@@ -17,6 +17,7 @@ cdef enum:
 
 cdef class Host:
     """One endpoint. It outlives a change of its cluster as long as its address stays; `pool` is the workers' connection pool."""
+    cdef object __weakref__
     cdef readonly str address
     cdef readonly bytes address_bytes    # as in logs: "10.0.0.1:80"
     cdef readonly bytes hostname
@@ -30,6 +31,7 @@ cdef class Host:
     cdef public object pool
 
 cdef class Cluster:
+    cdef object __weakref__
     cdef readonly str name
     cdef readonly bytes name_bytes
     cdef readonly object model           # model.Cluster

@@ -10,6 +10,13 @@ from meshproxy.scoreboard.region cimport MAX_SLOTS, PAGE_BYTES, Region, sum_cell
 BALANCE = {"round_robin": BALANCE_ROUND_ROBIN, "least_request": BALANCE_LEAST_REQUEST, "random": BALANCE_RANDOM}
 
 
+cdef inline uint64_t stirred(uint64_t x) noexcept:
+    """Another number from this one (xorshift, Marsaglia 2003): enough to draw again."""
+    x ^= x << 13
+    x ^= x >> 7
+    return (x ^ (x << 17)) + 1
+
+
 cdef class Host:
     def __init__(self, address, endpoint, Region region, int slot, int64_t cell):
         self.model = address
@@ -85,7 +92,7 @@ cdef class Cluster:
             host = self.pick_once(random)
             if avoid is None or host not in avoid:
                 return host
-            random = random * 6364136223846793005 + 1442695040888963407
+            random = stirred(random)
             attempts -= 1
         return host
 
@@ -109,7 +116,7 @@ cdef class Cluster:
         cdef int choice
         for choice in range(self.choices):
             host = <Host>self.eligible[<Py_ssize_t>((random >> 32) % count)]
-            random = random * 6364136223846793005 + 1442695040888963407
+            random = stirred(random)
             if best is None or (host.active + 1) * <int64_t>best.weight < (best.active + 1) * <int64_t>host.weight:
                 best = host
         return best
@@ -177,3 +184,21 @@ cdef class Cluster:
             return False
         self.own(priority, SHARE_RETRIES)[0] += 1
         return True
+
+    # -- for tests and explanations
+
+    def choose(self, random, avoid=None, attempts=0):
+        """What `pick` says: a Host, or None."""
+        return self.pick(random, avoid, attempts)
+
+    def take(self, int priority, int share, turn):
+        """What `take_share` says."""
+        return self.take_share(priority, share, turn)
+
+    def give(self, int priority, int share):
+        """Give one share back."""
+        self.give_share(priority, share)
+
+    def take_for_retry(self, int priority, turn):
+        """What `take_retry` says."""
+        return self.take_retry(priority, turn)

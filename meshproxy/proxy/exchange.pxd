@@ -84,6 +84,7 @@ cdef class LogTarget:
 
 cdef class HttpConfig:
     """A compiled HttpConnectionManager."""
+    cdef object __weakref__
     cdef readonly object model
     cdef RouterSlot routes
     cdef Pools pools

@@ -56,6 +56,7 @@ cdef class Target:
     cdef readonly bytes host_rewrite     # of the target or of the route; empty = none
 
 cdef class CompiledVirtualHost:
+    cdef object __weakref__
     cdef readonly str name
     cdef readonly bytes name_bytes
     cdef readonly bint stats

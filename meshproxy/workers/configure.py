@@ -14,10 +14,10 @@ from meshproxy.errors import ConfigError, Problem
 from meshproxy.filters.python import PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Cluster as ClusterModel
-from meshproxy.model import Endpoint, EndpointSet, HttpConnectionManager, Listener, Resource, ResourceKind, RouteTable, SocketAddress
+from meshproxy.model import Endpoint, EndpointSet, HttpConnectionManager, Listener, Process, Resource, ResourceKind, RouteTable, SocketAddress
 from meshproxy.model.snapshot import unpack
 from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
-from meshproxy.proxy.router import compile_slices
+from meshproxy.proxy.router import Router, compile_slices
 from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
@@ -37,11 +37,11 @@ class ListenerState:
 
     def __init__(self, connections: Connections) -> None:
         self.connections = connections
-        self.acceptors: dict[int, Acceptor] = {}
+        self.acceptors: list[Acceptor] = []
 
     def stop_accepting(self) -> None:
         """Nobody who already queues is reset: what waits is accepted first."""
-        for acceptor in self.acceptors.values():
+        for acceptor in self.acceptors:
             acceptor.empty_queue()
             acceptor.close()
         self.acceptors.clear()
@@ -62,15 +62,18 @@ class Configuration:
         self.blocks: dict[str, dict[str, int]] = {}
         self.routes: dict[str, RouterSlot] = {}
         self.listeners: dict[str, ListenerState] = {}
+        self.retired: list[object] = []
+        """What the present change took out of use: its metrics' places are free once nothing refers to it."""
         self.leaving: list[ListenerState] = []
         """Removed listeners with connections that are still open."""
         self._slice_started_ns = 0
 
     # -- a change
 
-    def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> None:
-        """Make resources live. Everything is compiled before the first thing is swapped: an exception leaves all as it was."""
+    def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
+        """Make resources live; what went out of use. All is compiled before the first thing is swapped: an exception leaves all as it was."""
         sockets = list(sockets)
+        self.retired = []
         self._slice_started_ns = perf_counter_ns()
         swaps: list[Swap] = []
         try:
@@ -88,6 +91,15 @@ class Configuration:
             self._breathe()
         self.leaving = [state for state in self.leaving if state.connections.count]
         self.loop.sleep_check()
+        retired, self.retired = self.retired, []
+        return retired
+
+    def limit(self, process: Process) -> None:
+        """What the worker may hold from now on."""
+        self.max_worker_connections = process.max_worker_connections
+        self.loop.buffered_limit = process.max_worker_buffer_bytes
+        for state in self.listeners.values():
+            state.connections.max_worker_connections = process.max_worker_connections
 
     def _breathe(self) -> None:
         if perf_counter_ns() - self._slice_started_ns > SLICE_NS:
@@ -120,6 +132,8 @@ class Configuration:
             cluster = old if same_place else Cluster(model, self.region, self.slot, blocks["cluster"])
             if same_place:
                 cluster.renew(model)
+            elif old is not None:
+                self.retired.append(old)
             self.blocks[model.name] = blocks
             self.pools.clusters[model.name] = cluster
             if model.discovery == "static":
@@ -154,8 +168,12 @@ class Configuration:
         cluster.set_hosts(hosts)
         leaving = known.values() if old is cluster else old.hosts if old is not None else ()
         for host in leaving:
-            host.remove()
-            host.pool.drain()
+            self._retire_host(host)
+
+    def _retire_host(self, host: Host) -> None:
+        host.remove()
+        host.pool.drain()
+        self.retired.append(host)
 
     # -- route tables
 
@@ -165,7 +183,17 @@ class Configuration:
             self._breathe()
         for virtual_host in router.virtual_hosts:
             virtual_host.block = blocks.get(f"vhost:{virtual_host.name}", -1)
-        return lambda: self._route_slot(table.name).swap(router)
+
+        def swap() -> None:
+            slot = self._route_slot(table.name)
+            self._retire_router(slot.router)
+            slot.swap(router)
+
+        return swap
+
+    def _retire_router(self, router: Router | None) -> None:
+        if router is not None:
+            self.retired += [virtual_host for virtual_host in router.virtual_hosts if virtual_host.block >= 0]
 
     def _route_slot(self, name: str) -> RouterSlot:
         return self.routes.setdefault(name, RouterSlot(None))
@@ -183,21 +211,18 @@ class Configuration:
                 )
                 state = self.listeners[model.name] = ListenerState(connections)
             else:
+                self.retired.append(state.connections.config)
                 state.connections.renew(config, model)
             self._take_sockets(state, model, sockets)
 
         return swap
 
     def _take_sockets(self, state: ListenerState, model: Listener, sockets: list) -> None:
-        """New sockets take the places of old ones; addresses that are no longer there stop accepting."""
-        fresh = {socket.address_index: (socket, fd) for socket, fd in sockets if socket.listener == model.name}
-        for index in list(state.acceptors):
-            if index in fresh or index >= len(model.addresses):
-                acceptor = state.acceptors.pop(index)
-                acceptor.empty_queue()
-                acceptor.close()
-        for index, (socket, fd) in fresh.items():
-            state.acceptors[index] = Acceptor(self.loop, state.connections, fd, socket.shared)
+        """The sockets that come for a listener are all it has from now on; without any it keeps its own."""
+        fresh = [(socket, fd) for socket, fd in sockets if socket.listener == model.name]
+        if fresh:
+            state.stop_accepting()
+        state.acceptors += [Acceptor(self.loop, state.connections, fd, socket.shared) for socket, fd in fresh]
 
     def _http_config(self, model: Listener, manager: HttpConnectionManager, blocks: dict[str, int]) -> HttpConfig:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
@@ -231,9 +256,12 @@ class Configuration:
                 state.stop_accepting()
                 state.connections.drain(False)
                 self.leaving.append(state)
+                self.retired += [state.connections, state.connections.config]
         elif kind is ResourceKind.ROUTE_TABLE:
             if name in self.routes:
-                self.routes.pop(name).swap(None)
+                slot = self.routes.pop(name)
+                self._retire_router(slot.router)
+                slot.swap(None)
         elif kind is ResourceKind.ENDPOINTS:
             self.endpoint_sets.pop(name, None)
         else:
@@ -244,8 +272,9 @@ class Configuration:
         if cluster is not None:
             cluster.remove()
             for host in cluster.hosts:
-                host.remove()
-                host.pool.drain()
+                self._retire_host(host)
+            cluster.set_hosts(())
+            self.retired.append(cluster)
 
     def adopt(self, listener: str, fds: list[int]) -> None:
         """Connections that waited for a slot without a worker."""

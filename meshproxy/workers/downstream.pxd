@@ -15,9 +15,10 @@ cdef class ExchangePool:
 
 cdef class Connections:
     """The downstream connections of one listener in this worker."""
+    cdef object __weakref__
     cdef Loop loop
     cdef ExchangePool exchanges
-    cdef HttpConfig config
+    cdef readonly HttpConfig config
     cdef readonly object model           # model.Listener
     cdef Limits limits
     cdef set open                        # of DownstreamHttp1
@@ -25,7 +26,7 @@ cdef class Connections:
     cdef char *pages
     cdef int64_t first_cell
     cdef int slots
-    cdef int64_t max_worker_connections
+    cdef public int64_t max_worker_connections
     cdef readonly bint draining
     cdef bint wildcard                   # the local address differs from connection to connection
     cdef bytes local_address

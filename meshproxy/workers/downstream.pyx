@@ -223,6 +223,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         self.scanned = length - fresh
         try:
             self.consume(held, length)
+            self.loop.flush()                    # parts of it may be lent
         finally:
             if self.partial == NULL and self.exchange is not None and capacity <= 65536:
                 self.partial = held              # likely needed again by a client that pipelines

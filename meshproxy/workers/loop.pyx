@@ -421,3 +421,32 @@ cdef class Loop(Runtime):
             self.free_block_count += 1
         else:
             free(block)
+
+
+cdef class Alarm(Actor):
+    """An actor that only notes when it was called."""
+    cdef readonly int64_t fired_ms
+
+    cdef void on_timer(self, int64_t now_ms) except *:
+        self.fired_ms = now_ms
+
+
+def try_wheel(int64_t start_ms, list deadlines_ms, list looks_ms):
+    """For tests: file timers for `deadlines_ms`, look at `looks_ms` in turn; when each fired (0 = never), and what `next_ms` said before each look."""
+    cdef Wheel wheel = Wheel()
+    cdef Alarm alarm
+    cdef list alarms = [Alarm() for _ in deadlines_ms], said = []
+    cdef int64_t look
+    wheel.now_tick = start_ms >> TICK_SHIFT
+    for alarm, deadline in zip(alarms, deadlines_ms):
+        alarm.timer.deadline_ms = deadline
+        wheel.file(&alarm.timer, deadline)
+    for look in looks_ms:
+        said.append(wheel.next_ms())
+        alarm = <Alarm>wheel.pop_due(look)
+        while alarm is not None:
+            alarm.on_timer(look)
+            alarm = <Alarm>wheel.pop_due(look)
+    for alarm in alarms:
+        wheel.unfile(&alarm.timer)
+    return [alarm.fired_ms for alarm in alarms], said, wheel.count

@@ -6,6 +6,8 @@ import gc
 import logging
 import sys
 import traceback
+import weakref
+from collections.abc import Callable
 
 from gevent import get_hub, spawn
 from gevent.event import Event
@@ -15,7 +17,7 @@ from meshproxy.clock import monotonic_s
 from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, Ready, Sockets, Stop
+from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, Ready, Sockets, Stop
 from meshproxy.scoreboard.region import SLOT_STATES
 from meshproxy.workers.configure import Configuration
 from meshproxy.workers.loop import Loop
@@ -31,6 +33,34 @@ GC_THRESHOLD = (50_000, 20, 50)
 READ, WRITE = 1, 2
 
 
+class Retired:
+    """What changes took out of use, by version, until nothing refers to it: then its metrics' places may be given to others."""
+
+    def __init__(self, let_go: Callable[[str], None], soon: Callable[[Callable[[], None]], object]) -> None:
+        self._let_go = let_go
+        self._soon = soon
+        self._versions: list[tuple[str, set[weakref.ref]]] = []
+
+    def add(self, version: str, objects: list[object]) -> None:
+        waiting: set[weakref.ref] = set()
+        self._versions.append((version, waiting))
+        waiting.update(weakref.ref(each, lambda gone: self._gone(waiting, gone)) for each in objects)
+        self._soon(self._sweep)
+
+    def _gone(self, waiting: set[weakref.ref], gone: weakref.ref) -> None:
+        """Called wherever the last reference went, so nothing but a note is made here."""
+        waiting.discard(gone)
+        if not waiting:
+            self._soon(self._sweep)
+
+    def _sweep(self) -> None:
+        version = ""
+        while self._versions and not self._versions[0][1]:
+            version = self._versions.pop(0)[0]
+        if version:
+            self._let_go(version)
+
+
 class Worker:
     """The one object of the process; its greenlets are the hub's callbacks, the configurer and, at the end, the drain."""
 
@@ -43,6 +73,7 @@ class Worker:
         self.orders: Queue = Queue()
         self.ended = Event()
         self.exit_code = ExitCode.DONE
+        self.retired = Retired(lambda version: self.send(LetGo(version=version)), self.hub.loop.run_callback)
         self.early_sockets: list = []
         """What came in `Sockets` messages, for the next Configure: pairs of (ListenerSocket, fd)."""
 
@@ -100,8 +131,11 @@ class Worker:
         sockets = self.early_sockets + list(zip(message.sockets, fds, strict=True))
         self.early_sockets = []
         error = ""
+        retired: list[object] = []
         try:
-            self.configuration.apply(message.upserts, message.removes, sockets)
+            retired = self.configuration.apply(message.upserts, message.removes, sockets)
+            if message.process is not None:
+                self.configuration.limit(message.process)
         except ConfigError as refused:
             error = str(refused)
         except Exception as refused:
@@ -110,6 +144,8 @@ class Worker:
         gc.collect(1)
         gc.freeze()
         self.send(Applied(version=message.version, error=error))
+        if not error:
+            self.retired.add(message.version, retired)
 
     # -- the end
 

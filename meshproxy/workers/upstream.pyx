@@ -63,6 +63,9 @@ cdef class ClusterPools(Pools):
             cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW] += 1
             exchange.on_upstream_failed(UPSTREAM_OVERFLOW, None)
             return
+        if host.pool is None:                    # it left its cluster a moment ago
+            exchange.on_upstream_failed(NO_HEALTHY_UPSTREAM, None)
+            return
         (<HostPool>host.pool).request(exchange)
 
     cdef void cancel(self, Exchange exchange) except *:
@@ -86,6 +89,8 @@ cdef class HostPool:
         self.closing = True
         for connection in list(self.idle):
             (<UpstreamHttp1>connection).transport.close(CLOSE_LOCAL)
+        if self.connections == 0:
+            self.host.pool = None
 
     def move(self, Cluster cluster):
         """The cluster's settings were replaced; the host stays."""
@@ -185,6 +190,8 @@ cdef class HostPool:
         self.cluster.give_share(connection.priority, SHARE_CONNECTIONS)
         if connection in self.idle:
             self.idle.remove(connection)
+        if self.closing and self.connections == 0:
+            self.host.pool = None                # the two no longer hold each other
 
     cdef void refill(self) except *:
         if self.waiting and self.connecting < <int64_t>len(self.waiting) and not self.closing:
