@@ -66,6 +66,10 @@ class HttpConnectionManager(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     strip_port: Literal["none", "matching", "any"] = "none"
     underscores_in_headers: Literal["allow", "reject", "drop"] = "allow"
     add_user_agent: bool = False
+    """Send `user_agent` where the client has none, and tell the upstream who asks (`x-envoy-downstream-service-cluster`, `-node`)."""
+    user_agent: str = ""
+    service_node: str = ""
+    """Both are the Node's cluster and id, filled in when a snapshot is taken apart (`snapshot.resources_of`)."""
 
 
 class FilterChain(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -133,5 +133,14 @@ def resources_of(snapshot: Snapshot) -> list[Resource]:
     """All resources of a snapshot, in the order of making. A static cluster's endpoints are inside the cluster."""
     listed = [pack(ResourceKind.CLUSTER, cluster.name, cluster) for cluster in snapshot.clusters]
     listed += [pack(ResourceKind.ROUTE_TABLE, table.name, table) for table in snapshot.route_tables]
-    listed += [pack(ResourceKind.LISTENER, listener.name, listener) for listener in snapshot.listeners]
+    listed += [pack(ResourceKind.LISTENER, listener.name, _signed(listener, snapshot.node)) for listener in snapshot.listeners]
     return listed
+
+
+def _signed(listener: Listener, node: Node) -> Listener:
+    """The listener with the node's name where it is sent upstream; workers know no Node."""
+    if not any(chain.terminal.add_user_agent for chain in listener.chains):
+        return listener
+    replace = msgspec.structs.replace
+    chains = tuple(replace(chain, terminal=replace(chain.terminal, user_agent=node.cluster, service_node=node.id)) for chain in listener.chains)
+    return replace(listener, chains=chains)

@@ -94,9 +94,10 @@ cdef class HttpConfig:
     cdef SlotHead *slot_head
     cdef int64_t *cells                  # the HTTP block
     cdef bytes server_name, via, listener
+    cdef bytes user_agent, service_node  # empty = not sent
     cdef int server_header               # 0 overwrite, 1 append if absent, 2 pass through
     cdef bint use_remote_address, skip_xff_append, generate_request_id, preserve_external_request_id, request_id_in_response
-    cdef bint suppress_envoy_headers, proxy_100_continue, normalize_path, merge_slashes, add_user_agent
+    cdef bint suppress_envoy_headers, proxy_100_continue, normalize_path, merge_slashes
     cdef int strip_port                  # 0 none, 1 matching, 2 any
     cdef int underscores                 # 0 allow, 1 reject, 2 drop
     cdef int xff_trusted_hops
@@ -152,6 +153,8 @@ cdef class Exchange(Actor):
     # the response
     cdef Lines response_lines
     cdef Lines response_copy             # the head as sent, when a log may ask for it
+    cdef const char *trailers            # the response's, lent for the length of its end
+    cdef uint32_t trailers_length
     cdef bint response_started, response_complete
     cdef bint response_paused
     cdef bint tunnel                     # both sides are raw bytes now

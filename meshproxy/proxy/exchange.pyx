@@ -142,7 +142,8 @@ cdef class HttpConfig:
         self.proxy_100_continue = model.proxy_100_continue
         self.normalize_path = model.normalize_path
         self.merge_slashes = model.merge_slashes
-        self.add_user_agent = model.add_user_agent
+        self.user_agent = model.user_agent.encode()
+        self.service_node = model.service_node.encode()
         self.strip_port = ("none", "matching", "any").index(model.strip_port)
         self.underscores = ("allow", "reject", "drop").index(model.underscores_in_headers)
         self.max_head_bytes = model.max_head_bytes
@@ -633,6 +634,7 @@ cdef class Exchange(Actor):
         """The last byte from upstream; the upstream stream has let go of us."""
         self.upstream = None
         self.response_complete = True
+        self.trailers, self.trailers_length = trailers, length
         self.response_end_us = self.runtime.now_us
         histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_RQ_TIME], self.response_end_us - self.upstream_start_us)
         if self.route.virtual_host.block >= 0:
@@ -835,7 +837,8 @@ cdef class Exchange(Actor):
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
         self.holds_retry_share = self.stale_retry_used = self.request_sent = False
         self.head.length = 0
-        self.client_ip_length = 0
+        self.client_ip_length = self.trailers_length = 0
+        self.trailers = NULL
         self.status = self.outcome = self.attempts = self.retries_left = self.priority = 0
         self.flags = self.retry_on = 0
         self.request_end_us = self.upstream_start_us = self.response_start_us = self.response_end_us = self.downstream_start_us = 0

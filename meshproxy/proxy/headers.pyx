@@ -128,6 +128,8 @@ cdef void receive_request(Exchange x) except *:
             lines_add(lines, b"x-envoy-external-address", 24, x.client_ip, x.client_ip_length)
         elif x.downstream.remote_ip_length:
             lines_add(lines, b"x-envoy-external-address", 24, x.downstream.remote_ip, x.downstream.remote_ip_length)
+    if config.user_agent:
+        add_user_agent(x)
     if config.via:
         lines_add(lines, b"via", 3, <const char *>config.via, len(config.via))
     if config.generate_request_id:
@@ -144,6 +146,17 @@ cdef void keep_te_trailers(Exchange x) except *:
     if b"trailers" in (<const char *>(x.bytes + field.value_at))[:field.value_length].lower():
         drop_known(head, HEADER_TE)
         lines_raw(&x.request_lines, b"te: trailers\r\n", 14)
+
+
+cdef void add_user_agent(Exchange x) except *:
+    cdef bytes agent = x.config.user_agent, node = x.config.service_node
+    drop_fields(x.bytes, &x.head, b"x-envoy-downstream-service-cluster", 34)
+    lines_add(&x.request_lines, b"x-envoy-downstream-service-cluster", 34, <const char *>agent, len(agent))
+    if not has(&x.head, HEADER_USER_AGENT):
+        lines_add(&x.request_lines, b"user-agent", 10, <const char *>agent, len(agent))
+    if node:
+        drop_fields(x.bytes, &x.head, b"x-envoy-downstream-service-node", 31)
+        lines_add(&x.request_lines, b"x-envoy-downstream-service-node", 31, <const char *>node, len(node))
 
 
 cdef void add_forwarded_proto(Exchange x) except *:

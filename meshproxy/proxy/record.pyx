@@ -65,6 +65,8 @@ cdef void describe(Exchange x, Facts *facts) noexcept:
     if x.response_copy.length:
         facts.response_bytes = x.response_copy.at
         facts.response_length = x.response_copy.length
+    facts.trailer_bytes = x.trailers
+    facts.trailer_length = x.trailers_length
     facts.added_bytes = x.request_lines.at
     facts.added_length = x.request_lines.length
     facts.status = x.status
