@@ -141,7 +141,6 @@ cdef class DownstreamHttp1(DownstreamStream):
             &cells[HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED],
         )
         self.rest()
-        self.transport.read_now()
 
     cdef void on_closed(self, int why, int error) except *:
         cdef int64_t *cells = self.config.cells

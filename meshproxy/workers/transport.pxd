@@ -27,7 +27,6 @@ cdef class Transport(Gatherer):
 
     cdef void open(self, int fd, bint connecting) except *
     cdef void count_by(self, int64_t *rx_total, int64_t *tx_total, int64_t *tx_buffered) noexcept
-    cdef void read_now(self) except *
     cdef void pause(self) noexcept
     cdef void resume(self) except *
     # Room for `need` composed bytes in this event's scratch. `commit` sends the first `used` of them; nothing else may come between the two.

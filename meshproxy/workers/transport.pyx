@@ -6,6 +6,9 @@ from meshproxy.workers.loop cimport GATHER_SLICES, INBOX_BYTES, SCRATCH_BYTES
 from meshproxy.workers.net cimport *
 
 
+cdef enum:
+    COPIED_BYTES = 2048                  # behind what was composed: one slice is sent by a cheaper system call than two
+
 cdef Protocol NOBODY = Protocol()
 
 
@@ -125,12 +128,6 @@ cdef class Transport(Gatherer):
 
     # -- reading
 
-    cdef void read_now(self) except *:
-        """Try to read without having been told: after an accept the request is mostly there."""
-        self.readable = True
-        if not self.paused:
-            self.read_once(0)
-
     cdef void pause(self) noexcept:
         self.paused = True
 
@@ -164,7 +161,11 @@ cdef class Transport(Gatherer):
         if loop.gatherer is not self or loop.slice_count == GATHER_SLICES:
             loop.flush()
             loop.gatherer = self
-        self.add_slice(<char *>data, length)
+        if length <= COPIED_BYTES and loop.slice_count and loop.scratch_used + length <= SCRATCH_BYTES:
+            memcpy(loop.scratch + loop.scratch_used, data, length)
+            self.commit(length)
+        else:
+            self.add_slice(<char *>data, length)
 
     cdef void add_slice(self, char *at, size_t length) noexcept:
         cdef Loop loop = self.loop
