@@ -251,7 +251,7 @@ cdef class Loop(Runtime):
                 self.dispatch(data & 0xffffffff, data >> 32, self.events[i].events)
             if self.ready:
                 self.run_ready()
-            elif count < EVENTS_PER_WAIT // 8:   # the rest is not worth another call: the hub comes back at once
+            elif count <= 0:                     # asked once more than needed: cheaper than a round through the hub
                 break
             budget -= count + 1
         self.now_us = monotonic_us()
