@@ -177,7 +177,7 @@ cdef class PythonFilters(FilterRunner):
                 on_request(request)
                 if request.answer_status or request.cancelled:
                     break
-        except Exception:
+        except BaseException:                    # gevent.Timeout is no Exception; nothing may end a parked greenlet
             if not request.cancelled:
                 request.exchange.runtime.server[SERVER_PYTHON_FILTER_ERRORS] += 1
                 self.log.exception("event=filter_failed")

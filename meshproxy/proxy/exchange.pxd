@@ -228,6 +228,7 @@ cdef class Exchange(Actor):
     cdef void on_upstream_lost(self, int outcome) except *
     cdef void count_host_error(self) noexcept
     cdef void count_upstream_status(self, int status) noexcept
+    cdef void start_tunnel(self) except *
     cdef void pause_response(self) except *
     cdef void count_virtual_host(self) noexcept
     cdef void end_with(self, int outcome) noexcept

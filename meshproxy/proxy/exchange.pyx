@@ -284,7 +284,8 @@ cdef class Exchange(Actor):
             config.cells[HTTP_DOWNSTREAM_RQ_TOO_LARGE] += 1
             self.fail(BODY_TOO_LARGE)
             return
-        if self.upstream is None:
+        if self.upstream is None or (self.wants_upgrade and not self.tunnel):
+            # What follows an upgrade that is not granted would be read as a request that nobody routed: it waits for the 101.
             self.keep_body(data, length)
             if self.body_length >= self.body_limit or self.runtime.is_nearly_full():
                 self.pause_request()
@@ -513,7 +514,7 @@ cdef class Exchange(Actor):
         headers.try_request(self)
         self.request_sent = True
         stream.send_request(self)
-        if length and self.upstream is stream:
+        if length and self.upstream is stream and not self.wants_upgrade:
             stream.send_data(self.body, length)
             stream.flush()                       # what was lent is our own memory: it may move or go before the event ends
             if not self.retry_on and not self.body_is_short():
@@ -599,7 +600,8 @@ cdef class Exchange(Actor):
         self.count_upstream_status(head.status)
         self.status = head.status
         self.response_started = True
-        self.drop_body()
+        if not self.wants_upgrade:
+            self.drop_body()
         headers.send_response(self, bytes, head)
         self.tunnel = self.wants_upgrade and (head.status == 101 or (self.head.method == METHOD_CONNECT and 200 <= head.status < 300))
         if self.tunnel:
@@ -608,6 +610,17 @@ cdef class Exchange(Actor):
             self.route_deadline_ms = 0
         self.downstream_start_us = self.runtime.now_us
         self.downstream.send_response(self, head.status, bytes, head, head.body == BODY_NONE and not self.tunnel)
+        if self.wants_upgrade:
+            self.start_tunnel()
+
+    cdef void start_tunnel(self) except *:
+        """Granted: what the client sent ahead goes on. Refused: it goes nowhere."""
+        if self.tunnel and self.body_length:
+            self.upstream.send_data(self.body, self.body_length)
+            self.upstream.flush()
+        self.drop_body()
+        if self.tunnel and not self.upstream.is_above():
+            self.resume_request()
 
     cdef void count_upstream_status(self, int status) noexcept:
         cdef int64_t *cells = self.cluster.cells
@@ -794,7 +807,7 @@ cdef class Exchange(Actor):
 
     cdef void on_try_timeout(self) except *:
         cdef UpstreamStream upstream = self.upstream
-        if self.response_started:
+        if self.response_started or upstream is None:
             return
         if retry(self, outcome_row(PER_TRY_TIMEOUT).retry_on):
             self.count_timeout(PER_TRY_TIMEOUT)

@@ -90,6 +90,7 @@ cdef bint retry_stale(Exchange x) except *:
         return False
     x.stale_retry_used = True
     x.upstream = None
+    x.try_deadline_ms = 0
     x.attempts -= 1
     x.start_try()
     return True

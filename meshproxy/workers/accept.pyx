@@ -6,6 +6,7 @@ from meshproxy.workers.net cimport *
 
 cdef enum:
     ACCEPTS_PER_EVENT = 16               # then the connections that are there get their turn
+    QUEUE_MOST = 65536                   # what `somaxconn` lets wait
     DESCRIPTOR_WAIT_MS = 100             # after the limit of open files was met: a listening socket stays readable and would spin
 
 
@@ -55,8 +56,9 @@ cdef class Acceptor(Source):
     def empty_queue(self):
         """Accept all that waits: before the socket is closed, or its queue would be reset."""
         if self.fd >= 0 and not self.shared:
-            while self.accept_one():
-                pass
+            for _ in range(QUEUE_MOST):
+                if not self.accept_one():
+                    break
             self.loop.flush()
 
     def close(self):

@@ -99,7 +99,11 @@ cdef class Connections:
         connection = DownstreamHttp1(self)
         connection.remote_ip_length = put_ip(connection.remote_ip, peer)
         connection.remote_port = address_port(peer)
-        connection.open(fd)
+        try:
+            connection.open(fd)
+        except BaseException:
+            connection.transport.close(CLOSE_LOCAL)
+            raise
 
 
 cdef class DownstreamHttp1(DownstreamStream):
@@ -236,6 +240,10 @@ cdef class DownstreamHttp1(DownstreamStream):
         while length and self.transport.fd >= 0 and not self.transport.lingering:
             if self.body_open:
                 used = self.take_body(data, length)
+            elif self.exchange is None and self.transport.is_above():
+                self.hold(data, length)          # it asks and does not read: no more answers until it has taken some
+                self.transport.pause()
+                return
             elif self.exchange is None:
                 used = self.take_head(data, length, self.scanned)
                 self.scanned = 0
@@ -490,6 +498,9 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef Exchange exchange = self.exchange
         if exchange is not None:
             exchange.on_downstream_drained()
+        elif self.transport.paused:
+            self.transport.resume()
+            self.loop.make_ready(self.transport)
 
     cdef void abort(self, Exchange x) except *:
         """The client must see that its response is not whole: a close without the end of the framing."""

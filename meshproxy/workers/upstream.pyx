@@ -89,7 +89,7 @@ cdef class HostPool:
         self.closing = True
         for connection in list(self.idle):
             (<UpstreamHttp1>connection).transport.close(CLOSE_LOCAL)
-        if self.connections == 0:
+        if self.connections == 0 and not self.waiting:
             self.host.pool = None
 
     def move(self, Cluster cluster):
@@ -152,9 +152,7 @@ cdef class HostPool:
         """A connection is free: for who waits, else to rest, unless its time has come."""
         cdef Exchange exchange
         cdef Cluster cluster = self.cluster
-        if self.closing or cluster.gone:
-            connection.transport.close(CLOSE_LOCAL)
-        elif cluster.max_requests_per_connection and connection.served >= cluster.max_requests_per_connection:
+        if cluster.max_requests_per_connection and connection.served >= cluster.max_requests_per_connection:
             cluster.cells[CLUSTER_UPSTREAM_CX_MAX_REQUESTS] += 1
             connection.transport.close(CLOSE_LOCAL)
         elif connection.expires_ms and self.loop.now_ms >= connection.expires_ms:
@@ -164,6 +162,8 @@ cdef class HostPool:
             exchange = self.next_waiting()
             if exchange is not None:
                 connection.attach(exchange)
+            elif self.closing or cluster.gone:
+                connection.transport.close(CLOSE_LOCAL)
             else:
                 self.idle.append(connection)
                 if cluster.idle_timeout_ms:
@@ -190,11 +190,11 @@ cdef class HostPool:
         self.cluster.give_share(connection.priority, SHARE_CONNECTIONS)
         if connection in self.idle:
             self.idle.remove(connection)
-        if self.closing and self.connections == 0:
+        if self.closing and self.connections == 0 and not self.waiting:
             self.host.pool = None                # the two no longer hold each other
 
     cdef void refill(self) except *:
-        if self.waiting and self.connecting < <int64_t>len(self.waiting) and not self.closing:
+        if self.connecting < <int64_t>len(self.waiting):
             if self.connections == 0 or self.cluster.held(0, SHARE_CONNECTIONS, self.loop.turn) < self.cluster.limits[0][SHARE_CONNECTIONS]:
                 self.cluster.add_share((<Exchange>self.waiting[-1]).priority, SHARE_CONNECTIONS)
                 self.connect()
@@ -232,7 +232,11 @@ cdef class UpstreamHttp1(UpstreamStream):
         if cluster.model.tcp_keepalive:
             set_keepalive(fd)
         self.transport.high_watermark = cluster.buffer_limit
-        self.transport.open(fd, True)
+        try:
+            self.transport.open(fd, True)
+        except OSError:
+            self.transport.shut(CLOSE_CONNECT_FAILED, ENOMEM)
+            return
         self.transport.count_by(
             &cluster.cells[CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL], &cluster.cells[CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL],
             &cluster.cells[CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED],

@@ -13,7 +13,7 @@ from tests.support.processes import Node
 from tests.support.wire import Client, ask, get, post
 
 FILTERS = '''
-from gevent import sleep
+from gevent import Timeout, sleep
 from gevent.event import Event
 
 GATE = Event()
@@ -36,6 +36,10 @@ class Filter:
             GATE.wait()
         elif request.path == "/open":
             GATE.set()
+        elif request.path == "/timeout":
+            with Timeout(0):
+                GATE.clear()
+                GATE.wait()
         elif request.path == "/nap":
             sleep(0)
         elif request.path == "/evil":
@@ -111,6 +115,15 @@ def test_an_exception_is_500_for_its_request_alone(filtered: tuple[Node, int, Or
     assert ask(port, get("/fail")).status == 500
     assert ask(port, get("/")).status == 200
     assert node.wait_output("a filter of a user has a bug")
+    node.output = lambda: ""  # type: ignore[method-assign]  # its traceback is wanted here, and no wreckage
+
+
+def test_a_timeout_that_a_filter_lets_escape_is_500_too(filtered: tuple[Node, int, Origin]) -> None:
+    """gevent.Timeout is no Exception; the greenlet that it ends must not leave its request waiting."""
+    node, port, _origin = filtered
+
+    assert ask(port, get("/timeout")).status == 500
+    assert ask(port, get("/")).status == 200
     node.output = lambda: ""  # type: ignore[method-assign]  # its traceback is wanted here, and no wreckage
 
 
