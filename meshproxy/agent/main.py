@@ -115,8 +115,6 @@ class Agent:
     def _admin_server(self, fd: int, hostname: str) -> AdminServer:
         from meshproxy.admin.pages import answer
 
-        if self.view.settings.admin is not None and self.view.settings.admin.access_logs:
-            self.journal.warning("admin access logs are not written yet", logs=len(self.view.settings.admin.access_logs))
         node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level))
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names)

@@ -37,8 +37,6 @@ class Resolving:
         """These are new or changed; beside each what the node has of it already."""
         for cluster, told in clusters:
             if cluster.discovery == "strict_dns":
-                if cluster.respect_dns_ttl:
-                    self._journal.warning("dns ttl unknown", cluster=cluster.name, asked_every_s=cluster.dns_refresh_s)
                 self._stat_names[cluster.name] = cluster.stat_name
                 self._tell(self._dns.put(cluster, monotonic_s(), told))
             else:

@@ -8,7 +8,7 @@
 - a lookup that fails (a timeout, a server that does not answer) changes nothing; it is tried again after a wait that doubles
   from `dns_refresh_s` up to ten times of it, with jitter, so that a fleet does not ask a sick server in step.
 
-`getaddrinfo` tells no TTL, so `respect_dns_ttl` cannot be honoured here; names are asked for at `dns_refresh_s`.
+`getaddrinfo` tells no TTL, so names are asked for at `dns_refresh_s`, however long an answer would hold.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from meshproxy.clock import monotonic_s
+from meshproxy.config.plan import NEEDS_RESTART
 from meshproxy.errors import BindError, TableFullError
 from meshproxy.ipc.messages import Applied, Configure, PutEndpoints
 from meshproxy.master import admin_socket
@@ -31,9 +32,6 @@ APPLY_LIMIT_S = 30.0
 """A worker compiles 10,000 routes in slices within a second or two; one that takes longer hangs and is found by its heartbeat."""
 MAX_WAITING_ENDPOINTS = 10_000
 """Clusters whose endpoints changed during a reload: the latest of each is kept."""
-FIXED = ("workers", "user", "group", "control", "pid_file")
-"""Settings of the process that a reload does not change."""
-
 Done = Callable[[list[str], bytes], None]
 """Told how a reload ended: errors ([] = good) and a JSON body."""
 
@@ -135,7 +133,7 @@ class Reloader:
         return _keys(unpack(resource)) if resource is not None else []
 
     def _name_fixed(self, process: Process) -> None:
-        for name in FIXED:
+        for name in NEEDS_RESTART:
             if (new := getattr(process, name)) != (old := getattr(self.node.configuration.process, name)):
                 self.node.journal.warning("a setting changes at the next start only", setting=name, now=old, then=new)
 

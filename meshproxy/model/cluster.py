@@ -68,7 +68,6 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For routes with high priority."""
     dns_refresh_s: float = 5.0
     dns_lookup_family: Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"] = "auto"
-    respect_dns_ttl: bool = False
     alt_stat_name: str = ""
     panic_threshold_percent: float = 50.0
     tcp_keepalive: bool = False

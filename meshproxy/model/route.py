@@ -6,8 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model.cluster import RetryBudget
-
 
 class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a string is compared. `regex` is RE2 syntax and must match the whole string."""
@@ -176,4 +174,3 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """False, as in Envoy: the route table's values are applied last and win."""
     internal_only_headers: tuple[str, ...] = ()
     ignore_port_in_host: bool = False
-    retry_budget: RetryBudget | None = None

@@ -11,7 +11,6 @@ from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
 from meshproxy.model.listener import Listener
 from meshproxy.model.route import RouteTable
-from meshproxy.model.telemetry import AccessLog
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,7 +29,6 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     address: Address
     allow_remote: bool = False
-    access_logs: tuple[AccessLog, ...] = ()
 
 
 class StatsSink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

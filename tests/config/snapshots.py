@@ -218,7 +218,6 @@ def tables(draw: st.DrawFn, name: str, clusters: list[str], envoy: bool) -> Rout
         most_specific_mutations_win=draw(st.booleans()),
         internal_only_headers=tuple(draw(st.lists(header_names, max_size=2))),
         ignore_port_in_host=draw(st.booleans()),
-        retry_budget=None if envoy else draw(st.one_of(st.none(), budgets)),
     )
 
 
@@ -323,7 +322,6 @@ def clusters_of(draw: st.DrawFn, name: str) -> Cluster:
         high_breakers=draw(breakers),
         dns_refresh_s=draw(st.sampled_from([0.5, 5.0, 60.0])),
         dns_lookup_family=draw(st.sampled_from(["auto", "v4_only", "v6_only", "v4_preferred", "all"])),
-        respect_dns_ttl=draw(st.booleans()),
         alt_stat_name=draw(st.sampled_from(["", "other"])),
         panic_threshold_percent=draw(st.sampled_from([0.0, 33.3, 50.0])),
         tcp_keepalive=draw(st.booleans()),

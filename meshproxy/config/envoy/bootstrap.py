@@ -16,8 +16,7 @@ from meshproxy.config.envoy.translation import Table, Translation, takes
 from meshproxy.config.native.node import is_local
 from meshproxy.config.problems import Path, Problems
 from meshproxy.config.uniqueness import check_addresses, check_names
-from meshproxy.model import AccessLog, Admin, Listener, Node, RouteTable, Snapshot, Stats
-from meshproxy.model.telemetry import DEFAULT_FORMAT
+from meshproxy.model import Admin, Listener, Node, RouteTable, Snapshot, Stats
 
 _BOOTSTRAP = "envoy.config.bootstrap.v3."
 _OWN_WATCHDOG = "is Envoy's; a worker that hangs is found by meshproxy's own heartbeat"
@@ -35,7 +34,9 @@ TAKES: Table = {
     _BOOTSTRAP + "Bootstrap.DynamicResources": takes(),
     _BOOTSTRAP + "ClusterManager": takes(),
     _BOOTSTRAP + "Admin": takes(
-        "address access_log access_log_path",
+        "address",
+        access_log="!has no effect: admin requests are not logged yet.",
+        access_log_path="!has no effect: admin requests are not logged yet.",
         profile_path="concerns Envoy's own profiler",
         ignore_global_conn_limit="is what is done anyway",
     ),
@@ -138,13 +139,10 @@ def _free_name(wanted: str, taken: dict[str, RouteTable]) -> str:
 
 def _admin(message: Any, path: Path, translation: Translation) -> Admin | None:
     given = translation.fields(message, path)
-    logs = access_log.access_logs(given.get("access_log", ()), (path, "access_log"), translation)
-    if given.get("access_log_path"):
-        logs += (AccessLog(sink="file", path=given["access_log_path"], text=DEFAULT_FORMAT),)
     where = address.address(given["address"], (path, "address"), translation) if "address" in given else None
     if where is None:
         return None
-    admin = Admin(address=where, allow_remote=not is_local(Admin(address=where)), access_logs=logs)
+    admin = Admin(address=where, allow_remote=not is_local(Admin(address=where)))
     if admin.allow_remote:
         translation.problems.warning((path, "address"), f"the admin API on {where} can be reached from other machines. Use 127.0.0.1.")
     return admin

@@ -41,7 +41,7 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     if snapshot.node != Node():
         data["node"] = _node(snapshot.node)
     if snapshot.admin is not None:
-        data["admin"] = _admin(snapshot.admin, lost)
+        data["admin"] = _admin(snapshot.admin)
     data["static_resources"] = {
         "listeners": [_listener(item, tables, lost) for item in snapshot.listeners],
         "clusters": [_cluster(item) for item in snapshot.clusters],
@@ -85,9 +85,8 @@ def _node(node: Node) -> Data:
     return {**plain, **({"locality": locality} if locality else {})}
 
 
-def _admin(admin: Admin, lost: list[str]) -> Data:
-    logs = _access_logs(admin.access_logs, "admin", lost)
-    return {"address": address(admin.address), **({"access_log": logs} if logs else {})}
+def _admin(admin: Admin) -> Data:
+    return {"address": address(admin.address)}
 
 
 def _sink(sink: StatsSink, lost: list[str]) -> Data | None:
@@ -251,8 +250,6 @@ def _cluster(cluster: Cluster) -> Data:
         data["dns_refresh_rate"] = duration(cluster.dns_refresh_s)
     if "dns_lookup_family" in different:
         data["dns_lookup_family"] = cluster.dns_lookup_family.upper()
-    if cluster.respect_dns_ttl:
-        data["respect_dns_ttl"] = True
     if cluster.tcp_keepalive:
         data["upstream_connection_options"] = {"tcp_keepalive": {}}
     thresholds = [_threshold(cluster.breakers, {})] if "breakers" in different else []

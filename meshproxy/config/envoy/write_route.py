@@ -46,8 +46,6 @@ def route_configuration(table: RouteTable, lost: list[str]) -> Data:
         data["most_specific_header_mutations_wins"] = True
     if table.ignore_port_in_host:
         data["ignore_port_in_host_matching"] = True
-    if table.retry_budget is not None:
-        lost.append(f'route table "{table.name}" retry_budget: Envoy has it in clusters only')
     largest = max((_body_bytes(route) for host in table.virtual_hosts for route in host.routes), default=0)
     if largest > _ENVOYS_BODY_BYTES:
         data["max_direct_response_body_size_bytes"] = largest

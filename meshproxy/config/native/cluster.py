@@ -109,7 +109,6 @@ CLUSTER = Section(
             shown_default="strict_dns when an endpoint has a name"),
         Row("dns_refresh", Duration(zero=""), "Time between DNS lookups.", "dns_refresh_s"),
         Row("dns_lookup_family", Word("auto", "v4_only", "v6_only", "v4_preferred", "all"), "Which addresses are asked for."),
-        Row("respect_dns_ttl", Flag(), "Look up again when the answer's time is over, instead of `dns_refresh`."),
         Row("stat_name", Text(), "The name in metrics.", "alt_stat_name", shown_default="the cluster's name"),
         Row("panic_threshold", Fraction(0, 100, "percentage"), "With fewer healthy endpoints than this all are used.",
             "panic_threshold_percent"),

@@ -37,7 +37,6 @@ ADMIN = Section(
     (
         Row("address", Place(), "Where the admin API listens.", required=True),
         Row("allow_remote", Flag(), "It may be reached from other machines."),
-        Row("access_log", ACCESS_LOGS, "Logs of admin requests.", "access_logs", shown_default="none"),
     ),
     Admin,
     help="The admin API and page: an address, or a mapping.",

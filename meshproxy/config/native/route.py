@@ -8,7 +8,6 @@ import msgspec
 
 from meshproxy.config import rules
 from meshproxy.config.native.actions import DIRECT, REDIRECT, RETRY, Rewrite, Targets, TextPath
-from meshproxy.config.native.cluster import RETRY_BUDGET
 from meshproxy.config.native.headers import (
     HEADER_CONDITION,
     MUTATION_ROWS,
@@ -204,7 +203,6 @@ ROUTE_TABLE = Section(
         Row("most_specific_mutations_win", Flag(), "Header changes of a route come last, and so win over the table's."),
         Row("internal_only_headers", ListOf(Text("header name", rules.header_name)), "Headers that are removed from outside requests."),
         Row("ignore_port_in_host", Flag(), "Domains are compared without the port."),
-        Row("retry_budget", RETRY_BUDGET, "A bound on retries over all of the table's routes."),
         *MUTATION_ROWS,
     ),
     RouteTable,
