@@ -14,7 +14,7 @@ import msgspec
 from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings
 from meshproxy.model import Listener, Process, Resource, ResourceKind, Snapshot
-from meshproxy.model.snapshot import unpack
+from meshproxy.model.snapshot import as_written, unpack
 from meshproxy.scoreboard.blocks import BlockAllocator
 
 Key = tuple[ResourceKind, str]
@@ -119,7 +119,7 @@ class Configuration:
         for resource in self._table.values():
             of[resource.kind].append(unpack(resource))
         return Snapshot(
-            listeners=tuple(of[ResourceKind.LISTENER]), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
+            listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
             clusters=tuple(of[ResourceKind.CLUSTER]),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
             log_level=self.settings.log_level,

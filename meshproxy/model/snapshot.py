@@ -135,6 +135,11 @@ def resources_of(snapshot: Snapshot) -> list[Resource]:
     return listed
 
 
+def as_written(listener: Listener) -> Listener:
+    """A resource's listener as a file says it: without what `resources_of` has filled in."""
+    return _signed(listener, Node())
+
+
 def _signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
     if not any(chain.terminal.add_user_agent for chain in listener.chains):

@@ -5,8 +5,22 @@ import pytest
 from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import NodeSettings
 from meshproxy.master.configuration import Change, Configuration, Versions
-from meshproxy.model import Cluster, Endpoint, EndpointSet, Node, Process, ResourceKind, RouteTable, SocketAddress, Stats
-from meshproxy.model.snapshot import pack
+from meshproxy.model import (
+    Cluster,
+    Endpoint,
+    EndpointSet,
+    FilterChain,
+    HttpConnectionManager,
+    Listener,
+    Node,
+    Process,
+    ResourceKind,
+    RouteTable,
+    Snapshot,
+    SocketAddress,
+    Stats,
+)
+from meshproxy.model.snapshot import pack, resources_of, unpack
 from meshproxy.scoreboard.blocks import BlockAllocator
 from meshproxy.scoreboard.region import Region
 
@@ -110,6 +124,20 @@ def test_the_agent_hears_of_new_blocks_before_and_of_gone_ones_after() -> None:
     after = Change(change.version, [], [])
     configuration.note_rows(after)
     assert after.rows_removed == [("CLUSTER", "a"), ("HOST", "a/127.0.0.1:1")]
+
+
+def test_the_snapshot_is_as_it_was_written() -> None:
+    """Workers are told the node's name in each listener that sends it; a file has it in the node only."""
+    manager = HttpConnectionManager(stat_prefix="a", route_table="r", add_user_agent=True)
+    listener = Listener(name="a", addresses=(SocketAddress("127.0.0.1", 1),), chains=(FilterChain(terminal=manager),))
+    written = Snapshot(listeners=(listener,), route_tables=(RouteTable(name="r"),), node=Node(id="n", cluster="c"))
+    configuration = table()
+    settings = NodeSettings(node=written.node, stats=written.stats)
+    configuration.commit(configuration.prepare_all(resources_of(written), settings, written.process))
+
+    told = unpack(configuration.get((ResourceKind.LISTENER, "a"))).chains[0].terminal
+    assert (told.user_agent, told.service_node) == ("c", "n")
+    assert configuration.snapshot() == written
 
 
 def test_versions_are_compared_by_when_they_were_issued() -> None:
