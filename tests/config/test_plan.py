@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from meshproxy.config.load import load_text
-from meshproxy.config.plan import plan, text_of
+from meshproxy.config.native.node import TOP
+from meshproxy.config.plan import NEEDS_RESTART, plan, text_of
 from meshproxy.model import ResourceKind, Snapshot
 
 OLD = """
@@ -96,3 +97,7 @@ def test_many_differences_are_cut() -> None:
 
     assert len(steps) == 1
     assert steps[0].reasons[-1].endswith("differences more")
+
+
+def test_the_reference_page_and_the_plan_agree_on_what_needs_a_restart() -> None:
+    assert tuple(row.field for row in TOP.rows if not row.reloadable) == NEEDS_RESTART

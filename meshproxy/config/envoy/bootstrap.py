@@ -35,8 +35,8 @@ TAKES: Table = {
     _BOOTSTRAP + "ClusterManager": takes(),
     _BOOTSTRAP + "Admin": takes(
         "address",
-        access_log="!has no effect: admin requests are not logged yet.",
-        access_log_path="!has no effect: admin requests are not logged yet.",
+        access_log="!has no effect: admin access logs are not written yet.",
+        access_log_path="!has no effect: admin access logs are not written yet.",
         profile_path="concerns Envoy's own profiler",
         ignore_global_conn_limit="is what is done anyway",
     ),

@@ -92,6 +92,22 @@ def test_ignored_but_told() -> None:
     assert loaded.snapshot.admin.address == SocketAddress("0.0.0.0", 9901)
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "words"),
+    [
+        ("admin logs", "admin.access_log", "admin access logs are not written yet"),
+        ("admin log of old", "admin.access_log_path", "admin access logs are not written yet"),
+        ("dns cluster", "static_resources.clusters[0].respect_dns_ttl", "dns_refresh_rate is used"),
+    ],
+)
+def test_what_nothing_honours_is_taken_with_a_warning(name: str, path: str, words: str) -> None:
+    loaded = load_text(json.dumps(changed(ACCEPTED[name])), {})
+
+    assert [problem.path for problem in loaded.warnings] == [path]
+    assert "has no effect" in loaded.warnings[0].message
+    assert words in loaded.warnings[0].message
+
+
 @pytest.mark.slow
 def test_envoys_verdict(tmp_path: Path) -> None:
     """What is accepted here, stock Envoy accepts."""

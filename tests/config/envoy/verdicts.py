@@ -45,6 +45,15 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "one item for a list": {f"{HOST}.domains": "*"},
     "nothing is unset": {f"{CLUSTER}.connect_timeout": None},
     "admin": {"admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}, "profile_path": "/tmp/p"}},
+    "admin logs": {
+        "admin": {
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 9901}},
+            "access_log": [{"name": "log", "typed_config": any_of(f"{_LOG}.file.v3.FileAccessLog", path="/dev/null")}],
+        }
+    },
+    "admin log of old": {
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 9901}}, "access_log_path": "/dev/null"}
+    },
     "node": {"node": {"id": "n", "cluster": "c", "locality": {"zone": "z"}, "metadata": {"a": [1, "x", None, {"b": True}]}}},
     "nameless listener": {f"{LISTENER}.name": REMOVE},
     "unix listener": {f"{LISTENER}.address": {"pipe": {"path": "@meshproxy-test"}}},
@@ -104,6 +113,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         f"{CLUSTER}.type": "STRICT_DNS",
         f"{ENDPOINT}.endpoint.address.socket_address.address": "web.example",
         f"{CLUSTER}.dns_refresh_rate": "1s",
+        f"{CLUSTER}.respect_dns_ttl": True,
     },
     "sick endpoint": {f"{ENDPOINT}.health_status": "UNHEALTHY", f"{ENDPOINT}.load_balancing_weight": 3},
     "no endpoints": {f"{CLUSTER}.load_assignment": {"cluster_name": "web"}},

@@ -248,6 +248,24 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("route_tables: {t: {retry_budget: 20}}", "route_tables.t.retry_budget"),
+        ("admin: {address: '127.0.0.1:1', access_log: stdout}", "admin.access_log"),
+        ("clusters: {a: {endpoints: web:80, respect_dns_ttl: true}}", "clusters.a.respect_dns_ttl"),
+        ("listeners: [{address: '127.0.0.1:1', respond: 200, http: {user_agent: x}}]", "listeners[0].http.user_agent"),
+        ("listeners: [{address: '127.0.0.1:1', respond: 200, http: {service_node: x}}]", "listeners[0].http.service_node"),
+    ],
+)
+def test_no_setting_that_nothing_honours(text: str, place: str) -> None:
+    found = problems(text)
+
+    assert len(found) == 1, found
+    assert found[0].startswith(f"f.yaml:1: {place}: ")
+    assert "has no setting" in found[0]
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str) -> None:
     text, told = REFUSED[name]

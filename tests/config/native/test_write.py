@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from meshproxy.config import document
 from meshproxy.config.load import load_text
+from meshproxy.config.envoy import write as envoy
 from meshproxy.config.native import write
-from meshproxy.model import Snapshot
+from meshproxy.config.native.listener import HTTP
+from meshproxy.model import HttpConnectionManager, ResourceKind, Snapshot
+from meshproxy.model.snapshot import resources_of, unpack
 from tests.config.snapshots import snapshots
 
 LITTLE = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -44,6 +48,29 @@ def ordered(snapshot: Snapshot, read: Snapshot) -> Snapshot:
 )
 def test_text_that_looks_like_something_else(text: str) -> None:
     assert document.parse("f.yaml", write.dump({"a": text, text or "b": [text]})).data == {"a": text, text or "b": [text]}
+
+
+SIGNED = "listeners:\n- address: 127.0.0.1:80\n  respond: 200\n  http:\n    add_user_agent: true\nnode:\n  id: n\n  cluster: c\n"
+OF_LISTENER = {"route_table", "filters", "access_logs"}
+"""What a connection manager has from the listener's own settings."""
+FILLED_IN = {"user_agent", "service_node"}
+"""What it has from the node, and no file says."""
+
+
+def test_what_is_filled_in_from_the_node_is_never_written() -> None:
+    snapshot = load_text(SIGNED, {}).snapshot
+    listeners = tuple(unpack(each) for each in resources_of(snapshot) if each.kind is ResourceKind.LISTENER)
+    signed = msgspec.structs.replace(snapshot, listeners=listeners)
+
+    manager = listeners[0].chains[0].terminal
+    assert (manager.user_agent, manager.service_node) == ("c", "n")
+    assert write.to_yaml(signed) == SIGNED
+    assert envoy.to_data(signed) == envoy.to_data(snapshot)
+
+
+def test_every_field_of_a_connection_manager_has_its_setting() -> None:
+    assert {row.field for row in HTTP.rows} | OF_LISTENER | FILLED_IN == set(HttpConnectionManager.__struct_fields__)
+    assert not {row.field for row in HTTP.rows} & (OF_LISTENER | FILLED_IN)
 
 
 def test_short_forms_are_used() -> None:
