@@ -21,7 +21,7 @@ from tests.peers.process import program
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("meshproxy", "tests", "conf", "docs", "setup.py", "setup.cfg", "pyproject.toml")
 LEFT_OUT = shutil.ignore_patterns("*.so", "*.c", "__pycache__", ".hypothesis")
-COMPILED_FROM = (".pyx", ".pxd", ".h", ".py")
+COMPILED_FROM = (".pyx", ".pxd", ".pxi", ".h")
 SHORT = ("tests/codecs", "tests/proxy", "tests/scoreboard", "tests/telemetry")
 LONG = ("tests/processes/test_http1.py", "tests/processes/test_smuggling.py", "tests/processes/test_reload.py")
 LIMIT_S = 900
@@ -36,7 +36,7 @@ pytestmark = [
 def fingerprint() -> str:
     """Of everything that the compiled modules are made from."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in sorted(path for path in (ROOT / "meshproxy").rglob("*") if path.suffix in COMPILED_FROM[:3]):
+    for path in sorted(path for path in (ROOT / "meshproxy").rglob("*") if path.suffix in COMPILED_FROM):
         digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     digest.update((ROOT / "setup.py").read_bytes())
     return digest.hexdigest()[:16]

@@ -27,6 +27,8 @@ class Loaded(msgspec.Struct, tag=True):
     resources: list[Resource]
     settings: NodeSettings
     process: Process
+    warnings: list[Problem] = []
+    """What its author should know: settings that have no effect, for one."""
 
 
 class Refused(msgspec.Struct, tag=True):
@@ -111,8 +113,9 @@ def _be_loader(entry: str, path: str, env: Mapping[str, str], write_end: int) ->
 
 def _load(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:
     try:
-        snapshot: Snapshot = resolve(entry)(path, env)
+        found = resolve(entry)(path, env)
     except ConfigError as error:
         return Refused(error.problems)
+    snapshot: Snapshot = found.snapshot
     settings = NodeSettings(node=snapshot.node, stats=snapshot.stats, admin=snapshot.admin, log_level=snapshot.log_level)
-    return Loaded(resources_of(snapshot), settings, snapshot.process)
+    return Loaded(resources_of(snapshot), settings, snapshot.process, found.warnings)

@@ -95,6 +95,8 @@ class Reloader:
         if isinstance(result, Refused):
             self._finish([str(problem) for problem in result.problems])
             return
+        for problem in result.warnings:
+            self.node.journal.warning("configuration", about=str(problem))
         try:
             self._send(result)
         except (BindError, TableFullError) as error:

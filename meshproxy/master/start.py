@@ -50,6 +50,8 @@ def prepare(
     if isinstance(loaded, Refused):
         raise ConfigError(loaded.problems)
     journal.level = log_level or loaded.settings.log_level
+    for problem in loaded.warnings:
+        journal.warning("configuration", about=str(problem))
     who = privileges.identity(loaded.process.user, loaded.process.group)
     asked = loaded.process.workers if command.workers < 0 else command.workers
     wanted = _workers_wanted(asked, legacy)

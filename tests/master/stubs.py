@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,11 +41,19 @@ from meshproxy.model.snapshot import pack
 READY = 2
 
 
-def load(path: str, env: Mapping[str, str]) -> Snapshot:
-    """A Snapshot as JSON."""
+class Found(NamedTuple):
+    """What a loader's entry gives."""
+
+    snapshot: Snapshot
+    warnings: list[Problem]
+
+
+def load(path: str, env: Mapping[str, str]) -> Found:
+    """A Snapshot as JSON; one whose node is called "odd" gets a warning."""
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Snapshot)
+            found = msgspec.json.decode(file.read(), type=Snapshot)
+            return Found(found, [Problem("an odd name", file=path)] if found.node.id == "odd" else [])
     except OSError as error:
         raise ConfigError([Problem(error.strerror or "", file=path)]) from None
     except msgspec.MsgspecError as error:
@@ -52,7 +61,7 @@ def load(path: str, env: Mapping[str, str]) -> Snapshot:
         raise ConfigError([Problem(str(error), file=path, line=1), second]) from None
 
 
-def load_and_die(path: str, env: Mapping[str, str]) -> Snapshot:
+def load_and_die(path: str, env: Mapping[str, str]) -> Found:
     os.abort()
 
 

@@ -5,7 +5,7 @@ import os
 import msgspec
 
 from meshproxy.master.loader import LIMIT_S, Loaded, Loader, Refused, load_now
-from meshproxy.model import ResourceKind
+from meshproxy.model import Node, ResourceKind
 from tests.master.node import listener, snapshot
 
 ENTRY = "tests.master.stubs:load"
@@ -13,7 +13,8 @@ ENTRY = "tests.master.stubs:load"
 
 def test_resources_and_settings_come_back(tmp_path) -> None:
     path = tmp_path / "c.json"
-    path.write_bytes(msgspec.json.encode(snapshot(listener("a"), clusters=("c",), workers=3)))
+    odd = msgspec.structs.replace(snapshot(listener("a"), clusters=("c",), workers=3), node=Node(id="odd"))
+    path.write_bytes(msgspec.json.encode(odd))
 
     loaded = load_now(ENTRY, str(path), {})
 
@@ -22,6 +23,7 @@ def test_resources_and_settings_come_back(tmp_path) -> None:
         (ResourceKind.CLUSTER, "c"), (ResourceKind.ROUTE_TABLE, "routes"), (ResourceKind.LISTENER, "a"),
     ]
     assert loaded.process.workers == 3
+    assert [str(problem) for problem in loaded.warnings] == [f"{path}: an odd name"]
 
 
 def test_all_problems_come_back(tmp_path) -> None:

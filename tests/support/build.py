@@ -9,6 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "meshproxy"
 CIMPORT = re.compile(r"^\s*from\s+(meshproxy[\w.]*)\s+cimport\s+([\w, ]+)|^\s*cimport\s+(meshproxy[\w.]+)", re.MULTILINE)
 HEADER = re.compile(r'^\s*cdef extern from "([^"<]+\.h)"', re.MULTILINE)
+INCLUDE = re.compile(r'^include "([^"]+\.pxi)"', re.MULTILINE)
 
 
 def built(pyx: Path) -> Path:
@@ -17,7 +18,7 @@ def built(pyx: Path) -> Path:
 
 
 def _declarations(source: Path, seen: set[Path]) -> set[Path]:
-    """The source with all .pxd and .h files that it is compiled from."""
+    """The source with all .pxd, .pxi and .h files that it is compiled from."""
     if source in seen or not source.exists():
         return seen
     seen.add(source)
@@ -27,6 +28,8 @@ def _declarations(source: Path, seen: set[Path]) -> set[Path]:
         _declarations(base.with_suffix(".pxd"), seen)
         for name in filter(None, (part.split(" as ")[0].strip() for part in names.split(","))):
             _declarations(base / f"{name}.pxd", seen)
+    for included in INCLUDE.findall(text):
+        _declarations(source.with_name(included), seen)
     for header in HEADER.findall(text):
         seen.update(PACKAGE.rglob(header))
     return _declarations(source.with_suffix(".pxd"), seen)
