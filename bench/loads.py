@@ -32,6 +32,8 @@ class Load:
     routes: int = 1
     realistic: bool = False
     workers: int = 1
+    filtered: bool = False
+    """meshproxy alone, without and with a Python filter."""
 
     @property
     def closes(self) -> bool:
@@ -50,6 +52,7 @@ LOADS = {
         Load(
             "realistic", "100 routes, 10 request headers, access log to a file, statsd", routes=100, realistic=True, headers=REQUEST_HEADERS
         ),
+        Load("filter", "2-byte answers through meshproxy, without and with an empty Python filter", filtered=True),
         Load("workers", "2-byte answers, two workers against one", workers=2),
     )
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.loads import Load
 from bench.measure import Sample, sample
-from bench.stage import Processors, stage
+from bench.stage import Processors, filter_stage, stage
 
 WARM_UP_S = 1
 
@@ -46,6 +46,9 @@ def run(directory: Path, load: Load, names: list[str], seconds: float, rounds: i
     """A load through every proxy of `names`."""
     if load.workers > 1:
         return _against_one_worker(directory, load, names, seconds, rounds, tell)
+    if load.filtered:
+        with filter_stage(directory, load) as peers:
+            return _turns(peers, load, seconds, rounds, tell)
     with stage(directory, load, names) as peers:
         return _turns(peers, load, seconds, rounds, tell)
 

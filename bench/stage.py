@@ -40,6 +40,24 @@ def node_of_scene(directory: Path, scene: Scene, cpus: set[int]) -> Node:
     return node
 
 
+@contextlib.contextmanager
+def filter_stage(directory: Path, load: Load) -> Iterator[dict[str, Peer]]:
+    """Two nodes that differ in one filter."""
+    processors = Processors(load)
+    with contextlib.ExitStack() as stack:
+        origin = stack.enter_context(Origin(directory / "origin", processors.driver))
+        peers: dict[str, Peer] = {}
+        for label, filters in {"meshproxy": [], "+ filter": [{"python": "bench.empty_filter:Empty"}]}.items():
+            (port,) = free_ports(1)
+            listener = {"name": "in", "address": f"127.0.0.1:{port}", "filters": filters, "routes": [{"prefix": "/", "to": "origin"}]}
+            config = {"listeners": [listener], "clusters": {"origin": [f"127.0.0.1:{origin.port}"]}}
+            node = Node(directory / label.strip("+ "), config, cpus=processors.proxy)
+            node.port = port
+            peers[label] = stack.enter_context(node)
+            verify(node, load)
+        yield peers
+
+
 MAKERS = {"meshproxy": node_of_scene, "nginx": Nginx, "haproxy": Haproxy, "envoy": Envoy.of_scene}
 
 
