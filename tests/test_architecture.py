@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import re
 import subprocess
 import sys
@@ -189,3 +190,19 @@ def test_a_source_newer_than_its_build_is_named(tmp_path: Path) -> None:
 
     assert build.stale(unbuilt) == "meshproxy/codecs/not_there.pyx is not built"
     assert "scripts/build" in build.remedy(["x"])
+
+
+def test_what_a_source_includes_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "meshproxy"
+    (package / "codecs").mkdir(parents=True)
+    monkeypatch.setattr(build, "PACKAGE", package)
+    pyx, included = package / "codecs" / "a.pyx", package / "codecs" / "a_body.pxi"
+    pyx.write_text('include "a_body.pxi"\n')
+    for path, at_ns in ((pyx, 1), (included, 1), (build.built(pyx), 2)):
+        path.touch()
+        os.utime(path, ns=(at_ns, at_ns))
+    assert build.stale(pyx) == ""
+
+    os.utime(included, ns=(3, 3))
+
+    assert build.stale(pyx) == "meshproxy/codecs/a.pyx was built before meshproxy/codecs/a_body.pxi changed"
