@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 
+import msgspec
 import pytest
 
-from meshproxy.model import SocketAddress
+from meshproxy.model import Node, SocketAddress
 from tests.master.node import connect, listener, load, say, snapshot
 from tests.master.test_listeners import free_port
 
@@ -66,6 +68,17 @@ def test_an_invalid_configuration_changes_nothing_and_says_why(start) -> None:
     assert (after["listeners"], after["config_version"]) == (before["listeners"], "1")
     assert say(node.port())[2] == "1"
     assert node.wait_line("reload refused error=")
+
+
+def test_what_the_author_should_know_is_logged_at_start_and_at_reload(start) -> None:
+    odd = msgspec.structs.replace(snapshot(listener("a")), node=Node(id="odd"))
+    node = start(odd).ready()
+    line = f"meshproxy: configuration about=\"{node.config}: an odd name\" level=warning"
+    assert sum(line in each for each in node.lines) == 1
+
+    assert node.ask("reload").ok
+
+    node.wait_line(re.escape(line), count=2)
 
 
 def test_a_port_in_use_changes_nothing(start) -> None:

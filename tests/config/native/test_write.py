@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from meshproxy.config import document
-from meshproxy.config.load import load_text
 from meshproxy.config.envoy import write as envoy
+from meshproxy.config.load import load_text
 from meshproxy.config.native import write
 from meshproxy.config.native.listener import HTTP
 from meshproxy.model import HttpConnectionManager, ResourceKind, Snapshot
