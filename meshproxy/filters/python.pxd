@@ -17,8 +17,13 @@ cdef class Request:
     cdef bint cancelled
     cdef void check(self) except *
 
+cdef class Greenlets:
+    """The worker's parked greenlets, for the filters of all connection managers."""
+    cdef list parked                     # at rest
+    cdef object hub
+
 cdef class PythonFilters(FilterRunner):
     cdef tuple filters                   # of bound on_request methods
-    cdef list parked                     # greenlets at rest
-    cdef object hub, log
+    cdef Greenlets greenlets
+    cdef object log
     cdef void finish(self, Request request) except *

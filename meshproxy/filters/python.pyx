@@ -9,6 +9,8 @@
 `on_request` runs in a greenlet, so it may wait: gevent's sockets, locks and sleeps let other requests go on meanwhile.
 """
 
+import re
+
 import greenlet as _greenlet
 from gevent import get_hub
 
@@ -104,7 +106,7 @@ cdef class Request:
         """Send one more header upstream."""
         self.check()
         cdef bytes key = _token(name, "header name"), data = _token(value, "header value")
-        if not key or b":" in key or b" " in key or key.lower() in FRAMING:
+        if not TOKEN.fullmatch(key) or key.lower() in FRAMING:
             raise ValueError(f"header {name!r} cannot be set by a filter: it is no name, or it frames the message")
         lines_add(&self.exchange.request_lines, <const char *>key, len(key), <const char *>data, len(data))
 
@@ -137,33 +139,41 @@ cdef class Request:
             raise RuntimeError("this request is over; keep values, not the request")
 
 
+TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 5.6.2
 FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"trailer", b"te"))
 
 
-def run_parked(PythonFilters owner, Request request):
-    """A greenlet's life: run one request's filters, park, be handed the next."""
+cdef class Greenlets:
+    def __init__(self):
+        self.parked = []
+        self.hub = get_hub()
+
+
+def run_parked(Greenlets greenlets, PythonFilters owner, Request request):
+    """A greenlet's life: run one request's filters, park, be handed the next. Parked, it holds nothing of the last."""
     while True:
         owner.run_filters(request)
-        request = None
-        if len(owner.parked) >= PARKED_MOST:
+        owner = request = None
+        if len(greenlets.parked) >= PARKED_MOST:
             return
-        owner.parked.append(_greenlet.getcurrent())
-        owner, request = owner.hub.switch()
+        greenlets.parked.append(_greenlet.getcurrent())
+        _, owner, request = greenlets.hub.switch()
 
 
 cdef class PythonFilters(FilterRunner):
-    def __init__(self, on_requests, log):
+    def __init__(self, on_requests, Greenlets greenlets, log):
         self.filters = tuple(on_requests)
-        self.parked = []
-        self.hub = get_hub()
+        self.greenlets = greenlets
         self.log = log
 
     cdef bint run(self, Exchange exchange) except *:
         """Called in the hub. A filter that does not wait is done when this returns."""
         cdef Request request = Request.__new__(Request)
+        cdef Greenlets greenlets = self.greenlets
+        cdef object chosen = greenlets.parked.pop() if greenlets.parked else PyGreenlet_New(run_parked, greenlets.hub)
         request.exchange = exchange
         exchange.filter_state = request
-        PyGreenlet_Switch(self.parked.pop() if self.parked else PyGreenlet_New(run_parked, self.hub), (self, request), None)
+        PyGreenlet_Switch(chosen, (greenlets, self, request), None)
         if not request.done:
             request.waits = True
             return False
@@ -208,13 +218,19 @@ cdef class FilterEnd(Actor):
     """On the ready list: filters that had to wait are through."""
     cdef PythonFilters owner
     cdef Request request
+    cdef Exchange exchange
 
     def __init__(self, PythonFilters owner, Request request):
         self.owner = owner
         self.request = request
+        self.exchange = request.exchange
+
+    cdef void on_crash(self) except *:
+        if self.exchange.filter_state is None and not self.request.cancelled:
+            self.exchange.on_crash()
 
     cdef void on_turn(self) except *:
-        cdef Exchange exchange = self.request.exchange
+        cdef Exchange exchange = self.exchange
         if not self.request.cancelled:
             self.owner.finish(self.request)
             exchange.on_filters_done()

@@ -199,8 +199,9 @@ cdef class Exchange(Actor):
         memcpy(self.head.fields, head.fields, head.count * sizeof(HeaderField))
         self.start_us = start_us
         self.body_may_come = head.body != BODY_NONE
-        if head.upgrade and self.is_h2c():
-            self.head.upgrade = False            # never carried on, as in Envoy; HTTP/1 goes on
+        if head.upgrade and (self.is_h2c() or head.body != BODY_NONE):
+            # h2c is never carried on, as in Envoy. With a body, its end and the tunnel's beginning would be a guess. HTTP/1 goes on.
+            self.head.upgrade = False
         self.wants_upgrade = self.head.upgrade or head.method == METHOD_CONNECT
         self.body_limit = self.config.buffer_limit
 
@@ -299,6 +300,7 @@ cdef class Exchange(Actor):
             self.pause_request()
 
     cdef void on_request_end(self, const char *trailers, size_t length) except *:
+        cdef UpstreamStream upstream = self.upstream
         if self.phase == PHASE_DONE or self.request_complete:
             return
         self.request_complete = True
@@ -309,9 +311,9 @@ cdef class Exchange(Actor):
         if self.route_timeout_ms and self.phase != PHASE_LOCAL:
             self.route_deadline_ms = self.runtime.now_ms + self.route_timeout_ms
             self.arm()
-        if self.upstream is not None:
+        if upstream is not None:
             self.start_try_timeout()
-            self.upstream.send_end(trailers, length)
+            upstream.send_end(trailers, length)
 
     cdef void on_downstream_drained(self) except *:
         self.progress_ms = self.runtime.now_ms
@@ -450,6 +452,7 @@ cdef class Exchange(Actor):
             self.virtual_host_cells()[VHOST_UPSTREAM_RQ_TOTAL] += 1
         if self.expects_continue and self.head.body != BODY_NONE:
             self.downstream.send_informational(self, 100, NULL, NULL)
+        self.arm()
         self.start_try()
 
     cdef int64_t *virtual_host_cells(self) noexcept:
@@ -575,6 +578,8 @@ cdef class Exchange(Actor):
         if head.status == 100 and not self.config.proxy_100_continue:
             return                               # the client had ours, or did not ask
         self.downstream.send_informational(self, head.status, bytes, head)
+        if not self.response_paused and self.downstream.is_above():
+            self.pause_response()
 
     cdef void on_response_head(self, const char *bytes, Head *head) except *:
         """The final head from upstream; `head.body` tells whether a body follows."""
@@ -764,9 +769,11 @@ cdef class Exchange(Actor):
         if self.response_complete and not self.request_complete:
             cells[HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE] += 1
         histogram_record(&cells[HTTP_DOWNSTREAM_RQ_TIME], self.runtime.now_us - self.start_us)
-        if config.logs is not None:
-            write_logs(self)
-        downstream.finish(self)
+        try:
+            if config.logs is not None:
+                write_logs(self)
+        finally:
+            downstream.finish(self)
 
     # -- time
 
@@ -833,8 +840,11 @@ cdef class Exchange(Actor):
         if self.path_memory != NULL:
             free(self.path_memory)
             self.path_memory = NULL
-        self.request_lines.length = self.response_lines.length = self.response_copy.length = 0
+        clear_lines(&self.request_lines)
+        clear_lines(&self.response_lines)
+        clear_lines(&self.response_copy)
         self.phase = PHASE_FREE
+        self.config = None
         self.downstream = None
         self.upstream = None
         self.route = None
@@ -858,6 +868,14 @@ cdef class Exchange(Actor):
         self.route_deadline_ms = self.try_deadline_ms = self.request_deadline_ms = self.life_deadline_ms = self.backoff_deadline_ms = 0
         self.route_timeout_ms = self.try_timeout_ms = 0
         self.bytes_received = self.bytes_sent = 0
+
+
+cdef void clear_lines(Lines *lines) noexcept:
+    lines.length = 0
+    if lines.capacity > KEPT_MEMORY_BYTES:
+        free(lines.at)
+        lines.at = NULL
+        lines.capacity = 0
 
 
 cdef inline int64_t earlier(int64_t a, int64_t b) noexcept:

@@ -307,6 +307,16 @@ cdef void set_host(Exchange x, const char *value, size_t length) except *:
     lines_add(&x.request_lines, b"host", 4, value, length)
 
 
+cdef void add_host_of_try(Exchange x) except *:
+    """The endpoint's own name, or the client's word where it has none."""
+    if not x.host.hostname:
+        lines_add(&x.request_lines, b"host", 4, x.authority, x.authority_length)
+        return
+    if not x.config.suppress_envoy_headers:
+        lines_add(&x.request_lines, b"x-envoy-original-host", 21, x.authority, x.authority_length)
+    lines_add(&x.request_lines, b"host", 4, <const char *>x.host.hostname, len(x.host.hostname))
+
+
 cdef void route_request(Exchange x) except *:
     cdef RouteInput request
     cdef char *rewritten
@@ -315,6 +325,11 @@ cdef void route_request(Exchange x) except *:
         edit(x.target.request_edits, x.bytes, &x.head, &x.request_lines)
     if x.target.host_rewrite:
         set_host(x, <const char *>x.target.host_rewrite, len(x.target.host_rewrite))
+    elif x.route.auto_host_rewrite:              # each try says its own
+        drop_known(&x.head, HEADER_HOST)
+        lines_remove(&x.request_lines, b"host", 4)
+        if x.route.append_forwarded_host:
+            lines_add(&x.request_lines, b"x-forwarded-host", 16, x.authority, x.authority_length)
     if x.route.rewrites_path:
         fill_input(x, &request)
         rewritten = <char *>malloc(x.path_length + 4096)
@@ -359,8 +374,8 @@ cdef void try_request(Exchange x) except *:
     cdef char number[24]
     cdef int64_t expected
     x.request_lines.length = x.base_lines
-    if x.route.auto_host_rewrite and x.host.hostname:
-        set_host(x, <const char *>x.host.hostname, len(x.host.hostname))
+    if x.route.auto_host_rewrite and not x.target.host_rewrite:
+        add_host_of_try(x)
     expected = x.try_timeout_ms if x.try_timeout_ms else x.route_timeout_ms
     if expected and not x.config.suppress_envoy_headers:
         if x.head.known[HEADER_X_ENVOY_EXPECTED_RQ_TIMEOUT_MS] >= 0:

@@ -11,7 +11,7 @@ from gevent import sleep
 
 from meshproxy.balance.cluster import Cluster, Host
 from meshproxy.errors import ConfigError, Problem
-from meshproxy.filters.python import PythonFilters
+from meshproxy.filters.python import Greenlets, PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Cluster as ClusterModel
 from meshproxy.model import Endpoint, EndpointSet, HttpConnectionManager, Listener, Process, Resource, ResourceKind, RouteTable, SocketAddress
@@ -58,6 +58,7 @@ class Configuration:
         self.log = log
         self.pools = ClusterPools(loop)
         self.exchanges = ExchangePool(loop)
+        self.greenlets = Greenlets()
         self.endpoint_sets: dict[str, tuple[EndpointSet, dict[str, int]]] = {}
         self.blocks: dict[str, dict[str, int]] = {}
         self.routes: dict[str, RouterSlot] = {}
@@ -90,7 +91,7 @@ class Configuration:
             self._remove(ResourceKind(kind), name)
             self._breathe()
         self.leaving = [state for state in self.leaving if state.connections.count]
-        self.loop.sleep_check()
+        self.loop.settle()
         retired, self.retired = self.retired, []
         return retired
 
@@ -245,7 +246,7 @@ class Configuration:
             except Exception as error:
                 problem = f'filter "{row.name}": {row.target} cannot be made: {type(error).__name__}: {error}'
                 raise ConfigError([Problem(problem)]) from error
-        return PythonFilters(on_requests, self.log) if on_requests else None
+        return PythonFilters(on_requests, self.greenlets, self.log) if on_requests else None
 
     # -- removal and the end
 
@@ -259,9 +260,8 @@ class Configuration:
                 self.retired += [state.connections, state.connections.config]
         elif kind is ResourceKind.ROUTE_TABLE:
             if name in self.routes:
-                slot = self.routes.pop(name)
-                self._retire_router(slot.router)
-                slot.swap(None)
+                # Connections that are still open on a listener removed with it have their slot, and their routes, until they end.
+                self._retire_router(self.routes.pop(name).router)
         elif kind is ResourceKind.ENDPOINTS:
             self.endpoint_sets.pop(name, None)
         else:
@@ -284,6 +284,7 @@ class Configuration:
             return
         for fd in fds:
             take_connection(state.connections, fd)
+        self.loop.settle()
 
     def drain(self, close_idle: bool) -> None:
         """The process ends: no more connections, and each that is open closes after its next answer."""
@@ -292,6 +293,7 @@ class Configuration:
             state.connections.drain(close_idle)
         for state in self.leaving:
             state.connections.drain(close_idle)
+        self.loop.settle()
 
     @property
     def open_connections(self) -> int:

@@ -61,7 +61,7 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff
     cdef void renew_config(self) except *
     cdef void refuse_version(self, Exchange exchange) except *
-    cdef void consume_partial(self, size_t fresh) except *
+    cdef void consume_partial(self) except *
     cdef void discard(self, size_t length) except *
     cdef void refuse(self, int error) except *
     cdef void refuse_with(self, int outcome) except *

@@ -20,6 +20,7 @@ cdef enum:
     MAX_FIELDS = 1024                    # the most that `max_headers` may say
     DISCARD_BYTES = 1 << 20              # of an answered request's body; more, and a close is cheaper
     FREE_EXCHANGES = 1024
+    DELAYED_CLOSE_MS = 1000              # Envoy's default, and ours where it is turned off: nobody may hold a connection for ever
 
 cdef HeaderField request_fields[MAX_FIELDS]
 cdef Head request_head
@@ -151,6 +152,8 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef bint remote = why == CLOSE_REMOTE
         cdef Exchange exchange = self.exchange
         self.owner.open.discard(self)
+        if self.transport.grace_over:
+            cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
         self.owner.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] -= 1
         self.owner.cells[LISTENER_DOWNSTREAM_CX_DESTROY] += 1
         histogram_record(&self.owner.cells[LISTENER_DOWNSTREAM_CX_LENGTH_MS], self.loop.now_us - self.opened_us)
@@ -195,10 +198,11 @@ cdef class DownstreamHttp1(DownstreamStream):
 
     cdef void leave(self) except *:
         """Close in peace: what was sent must not be lost to a reset by bytes that nobody read. Where none can be there, close at once."""
+        cdef int64_t grace_ms = self.config.delayed_close_timeout_ms if self.config.delayed_close_timeout_ms else DELAYED_CLOSE_MS
         if not self.body_open and self.partial_length == 0 and not self.transport.readable and self.served:
-            self.transport.close_flushed()
+            self.transport.close_flushed(grace_ms)
         else:
-            self.transport.linger(self.loop.now_ms + self.config.delayed_close_timeout_ms)
+            self.transport.linger(grace_ms)
 
     # -- requests
 
@@ -208,22 +212,21 @@ cdef class DownstreamHttp1(DownstreamStream):
             exchange.on_request_data(data, length)
         elif self.partial_length:
             self.hold(data, length)
-            self.consume_partial(length)
+            self.consume_partial()
         else:
             self.consume(data, length)
 
     cdef void on_protocol_turn(self) except *:
         """An exchange ended while the client had sent more already."""
         if self.partial_length and self.exchange is None:
-            self.consume_partial(self.partial_length)
+            self.consume_partial()
 
-    cdef void consume_partial(self, size_t fresh) except *:
-        """Read from what is held; `fresh` bytes at its end were not looked at before."""
+    cdef void consume_partial(self) except *:
+        """Read from what is held."""
         cdef char *held = self.partial
         cdef size_t length = self.partial_length, capacity = self.partial_capacity
         self.partial = NULL
         self.partial_length = self.partial_capacity = 0
-        self.scanned = length - fresh
         try:
             self.consume(held, length)
             self.loop.flush()                    # parts of it may be lent
@@ -236,19 +239,24 @@ cdef class DownstreamHttp1(DownstreamStream):
 
     cdef void consume(self, const char *data, size_t length) except *:
         cdef Exchange exchange
-        cdef size_t used
-        while length and self.transport.fd >= 0 and not self.transport.lingering:
+        cdef size_t used, scanned = self.scanned
+        self.scanned = 0
+        while self.transport.fd >= 0 and not self.transport.grace_ms:     # while it closes nothing more is served (RFC 9112 9.6)
             if self.body_open:
                 used = self.take_body(data, length)
+                if self.body_open:
+                    return
+            elif length == 0:
+                return
             elif self.exchange is None and self.transport.is_above():
                 self.hold(data, length)          # it asks and does not read: no more answers until it has taken some
                 self.transport.pause()
                 return
             elif self.exchange is None:
-                used = self.take_head(data, length, self.scanned)
-                self.scanned = 0
+                used = self.take_head(data, length, scanned)
+                scanned = 0
                 if used == 0:
-                    break
+                    return
             elif self.exchange.wants_upgrade:
                 exchange = self.exchange
                 exchange.on_request_data(data, length)
@@ -268,6 +276,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef int verdict = parse_request(head, data, length, scanned, &self.owner.limits)
         if verdict == PARSE_MORE:
             self.hold(data, length)
+            self.scanned = length
             if self.head_started_us == 0:
                 self.head_started_us = self.loop.now_us
                 if self.config.request_headers_timeout_ms:
@@ -319,26 +328,34 @@ cdef class DownstreamHttp1(DownstreamStream):
         )
 
     cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff:
-        cdef Exchange exchange = self.exchange
-        cdef size_t used, out_length
+        """Body from the bytes that are here, until it ends or more is needed: the decoder is asked also when no bytes are left."""
+        cdef Exchange exchange
+        cdef size_t used, out_length, taken = 0
         cdef const char *out
-        cdef int step = body_step(&self.decoder, data, length, &used, &out, &out_length)
-        if step == BODY_DATA:
-            if exchange is not None:
-                exchange.on_request_data(out, out_length)
+        cdef int step
+        while self.body_open and self.transport.fd >= 0 and not self.transport.grace_ms:
+            exchange = self.exchange
+            step = body_step(&self.decoder, data + taken, length - taken, &used, &out, &out_length)
+            taken += used
+            if step == BODY_DATA:
+                if exchange is not None:
+                    exchange.on_request_data(out, out_length)
+                else:
+                    self.discard(out_length)
+            elif step == BODY_END:
+                self.body_open = False
+                if exchange is not None:
+                    exchange.on_request_end(self.decoder.trailers, self.decoder.trailers_length)
+                else:
+                    self.rest()
+                if not self.body_open:
+                    body_release(&self.decoder)
+            elif step == BODY_MORE:
+                break
             else:
-                self.discard(out_length)
-        elif step == BODY_END:
-            self.body_open = False
-            if exchange is not None:
-                exchange.on_request_end(self.decoder.trailers, self.decoder.trailers_length)
-            else:
-                self.rest()
-            if not self.body_open:
-                body_release(&self.decoder)
-        elif step < 0:
-            self.refuse(step)
-        return used
+                self.refuse(step)
+                break
+        return taken
 
     cdef void discard(self, size_t length) except *:
         self.discarded += length

@@ -7,7 +7,7 @@ from meshproxy.workers.net cimport epoll_event, iovec
 
 cdef enum:
     INBOX_BYTES = 65536                  # of one read: 64 KiB stay in the second-level cache on their way out
-    SCRATCH_BYTES = 262144               # heads composed in one event; a head is at most a quarter of it
+    SCRATCH_BYTES = 262144               # heads composed in one event, to begin with; a larger head makes it grow
     GATHER_SLICES = 64                   # of one sendmsg
     BLOCK_BYTES = 16384                  # of a queue's block
 
@@ -30,6 +30,7 @@ cdef class Wheel:
     cdef int64_t now_tick
     cdef int64_t count
     cdef void file(self, Timer *timer, int64_t at_ms) noexcept
+    cdef void place(self, Timer *timer, int64_t at_ms, int64_t soonest) noexcept
     cdef void unfile(self, Timer *timer) noexcept
     cdef int first_used(self, int level, int after) noexcept
     cdef void cascade(self, int slot) noexcept
@@ -50,7 +51,7 @@ cdef class Loop(Runtime):
     cdef bint in_turn
     cdef char *inbox
     cdef char *scratch
-    cdef size_t scratch_used
+    cdef size_t scratch_used, scratch_bytes
     cdef Gatherer gatherer               # whose slices are gathered now
     cdef iovec slices[GATHER_SLICES]
     cdef int slice_count
@@ -69,6 +70,7 @@ cdef class Loop(Runtime):
     cdef void give_block(self, Block *block) noexcept
     cdef void flush(self) except *
     cdef void grow_generations(self) except *
+    cdef void grow_scratch(self, size_t need) except *
     cdef void forget(self, Source source) except *
     cdef void dispatch(self, uint32_t place, uint32_t generation, uint32_t events) except *
     cdef void run_ready(self) except *

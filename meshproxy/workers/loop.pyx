@@ -40,14 +40,18 @@ cdef class Wheel:
         memset(self.used, 0, sizeof(self.used))
 
     cdef void file(self, Timer *timer, int64_t at_ms) noexcept:
+        self.place(timer, at_ms, self.now_tick + 1)
+
+    cdef void place(self, Timer *timer, int64_t at_ms, int64_t soonest) noexcept:
+        """Into the slot of its tick, or of `soonest`: the present tick's slot takes more only while it has not been looked at."""
         cdef int64_t tick = (at_ms + (1 << TICK_SHIFT) - 1) >> TICK_SHIFT, ahead
         cdef int slot
-        if tick <= self.now_tick:
-            tick = self.now_tick + 1
+        if tick < soonest:
+            tick = soonest
         ahead = tick - self.now_tick
         if ahead < 256:
             slot = tick & 255
-        elif ahead < 65536 - 256:
+        elif ahead < 65536:
             slot = 256 + ((tick >> 8) & 255)
         else:
             if ahead > 0xfe0000:                 # past the last level's reach: look again when it is near
@@ -109,12 +113,19 @@ cdef class Wheel:
         return best << TICK_SHIFT
 
     cdef void cascade(self, int slot) noexcept:
-        cdef Timer *timer
-        while self.slots[slot] != NULL:
-            timer = self.slots[slot]
-            self.unfile(timer)
+        """File a slot's timers anew, by the time that they have now: that may be far, and even in this slot again."""
+        cdef Timer *timer = self.slots[slot]
+        cdef Timer *next_timer
+        self.slots[slot] = NULL
+        self.used[slot >> 6] &= ~((<uint64_t>1) << (slot & 63))
+        while timer != NULL:
+            next_timer = timer.next
+            timer.next = timer.previous = NULL
+            timer.filed_ms = 0
+            self.count -= 1
             if timer.deadline_ms:
-                self.file(timer, timer.deadline_ms)
+                self.place(timer, timer.deadline_ms, self.now_tick)
+            timer = next_timer
 
     cdef Actor pop_due(self, int64_t now_ms):
         """The next owner whose deadline has come, its timer off; None when all is looked at up to `now_ms`."""
@@ -149,6 +160,7 @@ cdef class Loop(Runtime):
         self.ep = epoll_create1(EPOLL_CLOEXEC)
         self.inbox = <char *>malloc(INBOX_BYTES)
         self.scratch = <char *>malloc(SCRATCH_BYTES)
+        self.scratch_bytes = SCRATCH_BYTES
         self.events = <epoll_event *>malloc(EVENTS_PER_WAIT * sizeof(epoll_event))
         self.generations_size = 1024
         self.generations = <uint32_t *>calloc(self.generations_size, sizeof(uint32_t))
@@ -208,6 +220,14 @@ cdef class Loop(Runtime):
         memset(grown + self.generations_size, 0, self.generations_size * sizeof(uint32_t))
         self.generations = grown
         self.generations_size *= 2
+
+    cdef void grow_scratch(self, size_t need) except *:
+        """Only when nothing in it is lent: right after a flush. Bounded by the largest `max_head`."""
+        cdef char *grown = <char *>realloc(self.scratch, need)
+        if grown == NULL:
+            raise MemoryError(f"no room for a head of {need} bytes")
+        self.scratch = grown
+        self.scratch_bytes = need
 
     cdef void rewatch(self, Source source, uint32_t events) noexcept:
         epoll_set(self.ep, EPOLL_CTL_MOD, source.fd, events, (<uint64_t>self.generations[source.place] << 32) | source.place)
@@ -343,9 +363,9 @@ cdef class Loop(Runtime):
         cdef int count = self.slice_count
         self.gatherer = None
         self.slice_count = 0
+        self.scratch_used = 0                    # the slices are sent or copied before anything else can be composed
         if count:
             gatherer.flush_slices(self.slices, count)
-        self.scratch_used = 0
 
     # -- timers, time, chance
 
@@ -367,9 +387,11 @@ cdef class Loop(Runtime):
         self.now_ms = self.now_us // 1000
         self.head.heartbeat_ms = self.now_ms
 
-    def sleep_check(self):
-        """Arm the hub's timer for what was filed outside of a turn."""
-        cdef int64_t next_ms = self.wheel.next_ms()
+    def settle(self):
+        """After work outside of a turn: send what was gathered, arm the hub's timer for what was filed."""
+        cdef int64_t next_ms
+        self.flush()
+        next_ms = self.wheel.next_ms()
         if next_ms and (self.wake_ms == 0 or next_ms < self.wake_ms):
             self.wake_at(next_ms)
 

@@ -7,12 +7,14 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -188,6 +190,12 @@ static inline void local_address(int fd, Sockaddr *out) {
     out->length = sizeof out->storage;
     if (getsockname(fd, (struct sockaddr *)&out->storage, &out->length))
         out->length = 0;
+}
+
+/* What the kernel still holds for the peer: not sent, or not acknowledged. */
+static inline size_t unsent_bytes(int fd) {
+    int held = 0;
+    return ioctl(fd, SIOCOUTQ, &held) || held < 0 ? 0 : held;
 }
 
 /* The peer of a connection; the socket is made non-blocking, wherever it came from. */

@@ -20,6 +20,7 @@ cdef extern from "net.h" nogil:
     size_t put_decimal(char *out, uint64_t value) noexcept
     int address_port(const Sockaddr *address) noexcept
     void local_address(int fd, Sockaddr *out) noexcept
+    size_t unsent_bytes(int fd) noexcept
     void peer_address(int fd, Sockaddr *out) noexcept
     void poison(void *at, size_t length) noexcept
     void unpoison(void *at, size_t length) noexcept

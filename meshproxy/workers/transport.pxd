@@ -23,6 +23,9 @@ cdef class Transport(Gatherer):
     cdef bint write_failed
     cdef bint close_after_flush
     cdef bint half_close_after_flush
+    cdef int64_t grace_ms                # while closing: how long the peer has for each step
+    cdef size_t unsent                   # when the grace was last looked at
+    cdef bint grace_over
     cdef bint lingering                  # only waits for the peer's end; what comes is thrown away
 
     cdef void open(self, int fd, bint connecting) except *
@@ -37,9 +40,12 @@ cdef class Transport(Gatherer):
     cdef bint is_above(self) noexcept
     cdef void half_close(self) except *
     cdef void close(self, int why) except *
-    cdef void close_flushed(self) except *
-    # Send what is queued, say the end, throw away what still comes, close at the peer's end or at `deadline_ms`.
-    cdef void linger(self, int64_t deadline_ms) except *
+    # Close when all is sent; a peer that takes nothing for `grace_ms` is cut.
+    cdef void close_flushed(self, int64_t grace_ms) except *
+    # Send what is queued, say the end, throw away what still comes, close at the peer's end; `grace_ms` for each step.
+    cdef void linger(self, int64_t grace_ms) except *
+    cdef void start_grace(self, int64_t grace_ms) noexcept
+    cdef bint moved(self) noexcept
     cdef void read_once(self, uint32_t events) except *
     cdef void add_slice(self, char *at, size_t length) noexcept
     cdef void fail_write(self) except *

@@ -2,7 +2,7 @@
 
 from libc.string cimport memcpy
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE, Protocol
-from meshproxy.workers.loop cimport GATHER_SLICES, INBOX_BYTES, SCRATCH_BYTES
+from meshproxy.workers.loop cimport GATHER_SLICES, INBOX_BYTES
 from meshproxy.workers.net cimport *
 
 
@@ -118,7 +118,10 @@ cdef class Transport(Gatherer):
         cdef Protocol protocol = self.protocol
         if self.fd < 0:
             return
-        if self.lingering:
+        if self.grace_ms and self.moved():
+            self.loop.set_timer(self, now_ms + self.grace_ms)
+        elif self.grace_ms:
+            self.grace_over = True
             self.shut(CLOSE_LOCAL, 0)
         else:
             protocol.on_protocol_timer(now_ms)
@@ -141,11 +144,11 @@ cdef class Transport(Gatherer):
 
     cdef char *compose(self, size_t need) except NULL:
         cdef Loop loop = self.loop
-        if loop.gatherer is not self or loop.scratch_used + need > SCRATCH_BYTES or loop.slice_count == GATHER_SLICES:
+        if loop.gatherer is not self or loop.scratch_used + need > loop.scratch_bytes or loop.slice_count == GATHER_SLICES:
             loop.flush()
             loop.gatherer = self
-        if need > SCRATCH_BYTES:
-            raise MemoryError(f"a head of {need} bytes is over the bound of {SCRATCH_BYTES}")
+            if need > loop.scratch_bytes:
+                loop.grow_scratch(need)
         return loop.scratch + loop.scratch_used
 
     cdef void commit(self, size_t used) except *:
@@ -161,7 +164,7 @@ cdef class Transport(Gatherer):
         if loop.gatherer is not self or loop.slice_count == GATHER_SLICES:
             loop.flush()
             loop.gatherer = self
-        if length <= COPIED_BYTES and loop.slice_count and loop.scratch_used + length <= SCRATCH_BYTES:
+        if length <= COPIED_BYTES and loop.slice_count and loop.scratch_used + length <= loop.scratch_bytes:
             memcpy(loop.scratch + loop.scratch_used, data, length)
             self.commit(length)
         else:
@@ -211,6 +214,8 @@ cdef class Transport(Gatherer):
             sent = 0
         if self.queue != NULL:
             self.watch_out()
+            if self.close_after_flush:
+                self.start_grace(self.grace_ms)
             if self.queued_bytes > self.high_watermark:
                 self.above = True
         elif self.close_after_flush or self.half_close_after_flush:
@@ -345,28 +350,40 @@ cdef class Transport(Gatherer):
         elif self.queue == NULL:
             self.finish_flush()
 
-    cdef void close_flushed(self) except *:
+    cdef void close_flushed(self, int64_t grace_ms) except *:
         if self.fd < 0:
             return
         self.close_after_flush = True
-        if self.loop.gatherer is self:
+        self.grace_ms = grace_ms
+        if self.loop.gatherer is self:           # the last thing here: it may end this object
             self.loop.flush()
         elif self.queue == NULL:
             self.finish_flush()
+        else:
+            self.start_grace(grace_ms)
 
-    cdef void linger(self, int64_t deadline_ms) except *:
+    cdef void start_grace(self, int64_t grace_ms) noexcept:
+        """From now on the peer has so long for each step: taking some of what is on its way, closing its side."""
+        self.grace_ms = grace_ms
+        self.unsent = self.queued_bytes + unsent_bytes(self.fd)
+        self.loop.set_timer(self, self.loop.now_ms + grace_ms)
+
+    cdef bint moved(self) noexcept:
+        """Whether the peer took anything since the last look, also of what the kernel holds."""
+        cdef size_t before = self.unsent
+        self.unsent = self.queued_bytes + unsent_bytes(self.fd)
+        return self.unsent < before
+
+    cdef void linger(self, int64_t grace_ms) except *:
         if self.fd < 0 or self.lingering:
             return
         self.lingering = True
-        self.half_close()
-        if self.fd < 0:
-            return
         if self.read_ended:
-            self.close_flushed()
+            self.close_flushed(grace_ms)
         else:
+            self.start_grace(grace_ms)
             self.resume()
-        if self.fd >= 0:
-            self.loop.set_timer(self, deadline_ms)
+            self.half_close()
 
     cdef void close(self, int why) except *:
         self.shut(why, 0)

@@ -58,11 +58,11 @@ cdef class ClusterPools(Pools):
             cluster.cells[CLUSTER_UPSTREAM_CX_NONE_HEALTHY] += 1
             exchange.on_upstream_failed(NO_HEALTHY_UPSTREAM, None)
             return
-        exchange.host = host
         if cluster.held(exchange.priority, SHARE_REQUESTS, self.loop.turn) >= cluster.limits[exchange.priority][SHARE_REQUESTS]:
             cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW] += 1
             exchange.on_upstream_failed(UPSTREAM_OVERFLOW, None)
             return
+        exchange.host = host
         if host.pool is None:                    # it left its cluster a moment ago
             exchange.on_upstream_failed(NO_HEALTHY_UPSTREAM, None)
             return
@@ -85,10 +85,18 @@ cdef class HostPool:
             raise ValueError(f"cluster {cluster.name!r}: {address} is no address to connect to: an IP literal or a UNIX path is wanted")
 
     def drain(self):
-        """The host left its cluster: connections close, those with a request after it."""
+        """The host left its cluster: connections close, those with a request after it; who waits is sent on."""
+        cdef Exchange exchange
         self.closing = True
         for connection in list(self.idle):
             (<UpstreamHttp1>connection).transport.close(CLOSE_LOCAL)
+        for exchange in list(self.waiting):      # to a host that stays
+            self.stop_waiting(exchange)
+            try:
+                exchange.config.pools.acquire(exchange)
+            except Exception:
+                self.loop.crash(exchange)
+        self.loop.flush()
         if self.connections == 0 and not self.waiting:
             self.host.pool = None
 
@@ -194,9 +202,13 @@ cdef class HostPool:
             self.host.pool = None                # the two no longer hold each other
 
     cdef void refill(self) except *:
+        cdef int priority
         if self.connecting < <int64_t>len(self.waiting):
-            if self.connections == 0 or self.cluster.held(0, SHARE_CONNECTIONS, self.loop.turn) < self.cluster.limits[0][SHARE_CONNECTIONS]:
-                self.cluster.add_share((<Exchange>self.waiting[-1]).priority, SHARE_CONNECTIONS)
+            priority = (<Exchange>self.waiting[-1]).priority
+            if self.cluster.take_share(priority, SHARE_CONNECTIONS, self.loop.turn):
+                self.connect()
+            elif self.connections == 0:
+                self.cluster.add_share(priority, SHARE_CONNECTIONS)
                 self.connect()
 
 
@@ -501,6 +513,7 @@ cdef class UpstreamHttp1(UpstreamStream):
         cdef Exchange exchange = self.exchange
         cdef bint tunnel = exchange.tunnel
         cdef bint reusable = self.keep and self.request_ended and not self.transport.read_ended and self.transport.queue == NULL
+        reusable = reusable and not self.transport.readable      # more behind the end would be read as the next answer
         if not self.keep:
             self.cluster.cells[CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY] += 1
         self.detach()
@@ -512,7 +525,7 @@ cdef class UpstreamHttp1(UpstreamStream):
         if reusable:
             self.pool.release(self)
         elif tunnel:
-            self.transport.linger(self.loop.now_ms + TUNNEL_LINGER_MS)
+            self.transport.linger(TUNNEL_LINGER_MS)
         else:
             self.transport.close(CLOSE_LOCAL)
 
