@@ -54,7 +54,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the node runs. Not reloadable except `drain_timeout_s` and the overload limits; a change of the others is named in the plan."""
+    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named in the plan."""
 
     workers: int = 0
     """0 = one per usable core."""

@@ -192,6 +192,16 @@ static inline void local_address(int fd, Sockaddr *out) {
         out->length = 0;
 }
 
+/* One system call for all slices; the cheaper one where there is one slice. */
+static inline ssize_t send_slices(int fd, struct iovec *slices, int count) {
+    struct msghdr message = {0};
+    if (count == 1)
+        return send(fd, slices[0].iov_base, slices[0].iov_len, MSG_NOSIGNAL);
+    message.msg_iov = slices;
+    message.msg_iovlen = count;
+    return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 /* What the kernel still holds for the peer: not sent, or not acknowledged. */
 static inline size_t unsent_bytes(int fd) {
     int held = 0;

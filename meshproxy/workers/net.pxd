@@ -37,19 +37,10 @@ cdef extern from "net.h" nogil:
     struct iovec:
         void *iov_base
         size_t iov_len
-    struct msghdr:
-        void *msg_name
-        unsigned int msg_namelen
-        void *msg_control
-        size_t msg_controllen
-        int msg_flags
-        iovec *msg_iov
-        size_t msg_iovlen
     ssize_t recv(int fd, void *buf, size_t length, int flags) noexcept
-    ssize_t send(int fd, const void *buf, size_t length, int flags) noexcept
-    ssize_t sendmsg(int fd, const msghdr *message, int flags) noexcept
+    ssize_t send_slices(int fd, iovec *slices, int count) noexcept
     int shutdown(int fd, int how) noexcept
     int close(int fd) noexcept
     ssize_t getrandom(void *buf, size_t length, unsigned int flags) noexcept
-    int MSG_NOSIGNAL, MSG_MORE, SHUT_WR, SHUT_RD
+    int SHUT_WR
     int errno, EAGAIN, EINTR, EMFILE, ENFILE, ECONNABORTED, EINPROGRESS, ECONNREFUSED, ECONNRESET, EPIPE, ENOMEM, ENOBUFS

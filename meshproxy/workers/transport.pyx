@@ -182,23 +182,12 @@ cdef class Transport(Gatherer):
 
     cdef void flush_slices(self, iovec *slices, int count) except *:
         """One system call for what was gathered; what the kernel does not take is copied to the queue."""
-        cdef msghdr message
         cdef ssize_t sent = 0
         cdef int i
         if self.fd < 0:
             return
         if self.queue == NULL and not self.connecting:
-            if count == 1:
-                sent = send(self.fd, slices[0].iov_base, slices[0].iov_len, MSG_NOSIGNAL)
-            else:
-                message.msg_name = NULL
-                message.msg_namelen = 0
-                message.msg_control = NULL
-                message.msg_controllen = 0
-                message.msg_flags = 0
-                message.msg_iov = slices
-                message.msg_iovlen = count
-                sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            sent = send_slices(self.fd, slices, count)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
                     self.fail_write()
@@ -266,7 +255,6 @@ cdef class Transport(Gatherer):
     cdef void send_queue(self) except *:
         cdef Protocol protocol = self.protocol
         cdef iovec slices[GATHER_SLICES]
-        cdef msghdr message
         cdef Block *block
         cdef ssize_t sent
         cdef int count
@@ -278,14 +266,7 @@ cdef class Transport(Gatherer):
                 slices[count].iov_len = block.end - block.start
                 count += 1
                 block = block.next
-            message.msg_name = NULL
-            message.msg_namelen = 0
-            message.msg_control = NULL
-            message.msg_controllen = 0
-            message.msg_flags = 0
-            message.msg_iov = slices
-            message.msg_iovlen = count
-            sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+            sent = send_slices(self.fd, slices, count)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
                     self.fail_write()
