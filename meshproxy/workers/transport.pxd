@@ -17,6 +17,7 @@ cdef class Transport(Gatherer):
     cdef bint connecting
     cdef bint paused                     # reading
     cdef bint readable                   # an edge came that nobody has read to its end
+    cdef bint ending                     # epoll told of the peer's end or of an error: reads go on until that is met
     cdef bint above                      # the high watermark was crossed
     cdef bint watches_out
     cdef bint read_ended                 # the peer's end was seen and told
@@ -46,7 +47,8 @@ cdef class Transport(Gatherer):
     cdef void linger(self, int64_t grace_ms) except *
     cdef void start_grace(self, int64_t grace_ms) noexcept
     cdef bint moved(self) noexcept
-    cdef void read_once(self, uint32_t events) except *
+    cdef void read_once(self) except *
+    cdef void shut_if_dead(self) except *
     cdef void add_slice(self, char *at, size_t length) noexcept
     cdef void fail_write(self) except *
     cdef void watch_out(self) noexcept

@@ -62,24 +62,26 @@ cdef class Transport(Gatherer):
                 return
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             self.readable = True
+            if events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+                self.ending = True
             if not self.paused:
-                self.read_once(events)
+                self.read_once()
 
-    cdef void read_once(self, uint32_t events) except *:
+    cdef void read_once(self) except *:
         """One read. A short one has emptied the socket (epoll(7)), unless the peer's end is told too: that is read next."""
         cdef Protocol protocol = self.protocol
         cdef ssize_t got
         if self.read_ended:
             self.readable = False
-            if events & (EPOLLERR | EPOLLHUP):
-                self.shut(CLOSE_REMOTE, socket_error(self.fd))
+            if self.ending:
+                self.shut_if_dead()
             return
         unpoison(self.loop.inbox, INBOX_BYTES)
         got = recv(self.fd, self.loop.inbox, INBOX_BYTES, 0)
         if got > 0:
             if self.rx_total != NULL:
                 self.rx_total[0] += got
-            if got < INBOX_BYTES and not events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            if got < INBOX_BYTES and not self.ending:
                 self.readable = False
             poison(self.loop.inbox + got, INBOX_BYTES - got)
             if not self.lingering:
@@ -103,6 +105,12 @@ cdef class Transport(Gatherer):
         else:
             self.shut(CLOSE_REMOTE, errno)
 
+    cdef void shut_if_dead(self) except *:
+        """After the peer's end was read: an error or a reset ends our side too; a mere half close does not."""
+        cdef int error = socket_error(self.fd)
+        if error:
+            self.shut(CLOSE_REMOTE, error)
+
     cdef void on_turn(self) except *:
         cdef Protocol protocol = self.protocol
         if self.fd < 0:
@@ -112,7 +120,7 @@ cdef class Transport(Gatherer):
             return
         protocol.on_protocol_turn()
         if self.fd >= 0 and self.readable and not self.paused and not self.connecting:
-            self.read_once(EPOLLRDHUP)           # an end may be there: ask until the kernel says that nothing is
+            self.read_once()
 
     cdef void on_timer(self, int64_t now_ms) except *:
         cdef Protocol protocol = self.protocol
