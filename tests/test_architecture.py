@@ -27,7 +27,7 @@ LONG_FILES: dict[str, str] = {
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|managers?|misc)(_|$)")
 ENVOYS_WORDS = {"http_connection_manager"}
 """Names that are vague here and exact there."""
-FORBIDDEN_TEXT = re.compile(r"(?<![\w/])/work/|pypi\.org|registry\.npmjs|crates\.io|proxy\.golang")
+FORBIDDEN_TEXT = re.compile(r"(?<![\w/])/w[o]rk/|https?://[\w.-]*(?:registry|pypi|crates|goproxy|proxy\.go)[\w-]*\.\w+")
 
 
 def tracked() -> list[Path]:

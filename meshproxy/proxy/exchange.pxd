@@ -143,7 +143,6 @@ cdef class Exchange(Actor):
     cdef char request_id[40]             # of our own making
     cdef bint request_complete
     cdef bint request_paused
-    cdef bint body_may_come              # the head announced a body, or it is a tunnel
     cdef bint expects_continue           # the client waits for 100 before it sends the body
     cdef char *body                      # what waits for an upstream, and what is kept for a retry
     cdef size_t body_length, body_capacity, body_limit

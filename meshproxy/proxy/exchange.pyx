@@ -198,7 +198,6 @@ cdef class Exchange(Actor):
         self.head.capacity = head.count
         memcpy(self.head.fields, head.fields, head.count * sizeof(HeaderField))
         self.start_us = start_us
-        self.body_may_come = head.body != BODY_NONE
         if head.upgrade and (self.is_h2c() or head.body != BODY_NONE):
             # h2c is never carried on, as in Envoy. With a body, its end and the tunnel's beginning would be a guess. HTTP/1 goes on.
             self.head.upgrade = False
@@ -442,7 +441,6 @@ cdef class Exchange(Actor):
         self.take_timeout_headers()
         if self.wants_upgrade:
             self.route_timeout_ms = 0            # a tunnel is not a response that ends; Envoy's router does the same
-            self.body_may_come = True
         elif self.request_complete and self.route_timeout_ms:
             self.route_deadline_ms = runtime.now_ms + self.route_timeout_ms
         headers.route_request(self)
@@ -856,7 +854,7 @@ cdef class Exchange(Actor):
         self.filter_state = None
         self.request_trailers = None
         self.failure_reason = None
-        self.request_complete = self.request_paused = self.body_may_come = self.expects_continue = False
+        self.request_complete = self.request_paused = self.expects_continue = False
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
         self.holds_retry_share = self.stale_retry_used = self.request_sent = False
         self.head.length = 0

@@ -78,21 +78,13 @@ class SmallQueue:
 # -- the end of a request's body
 
 
-def test_a_post_has_the_routes_timeout(node_of) -> None:
+@pytest.mark.parametrize("body", [b"body", b""])
+def test_a_post_has_the_routes_timeout(node_of, body: bytes) -> None:
     with Origin(never) as origin:
         node = node_of(mesh(origin, {"timeout": "0.3s"}))
         with Client(node.port_of("ingress")) as client:
             client.sock.settimeout(5)
-            client.send(post(b"body"))
-            assert client.answer().status == 504
-
-
-def test_a_post_of_nothing_has_the_routes_timeout(node_of) -> None:
-    with Origin(never) as origin:
-        node = node_of(mesh(origin, {"timeout": "0.3s"}))
-        with Client(node.port_of("ingress")) as client:
-            client.sock.settimeout(5)
-            client.send(post(b""))
+            client.send(post(body))
             assert client.answer().status == 504
 
 
