@@ -6,7 +6,37 @@ A `Snapshot` is a whole accepted configuration. What travels between processes i
 
 from meshproxy.model.address import Address, PipeAddress, SocketAddress
 from meshproxy.model.cluster import Breakers, Cluster, Endpoint, EndpointSet, RetryBudget
-from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener, PythonFilter
+from meshproxy.model.connection_filters import (
+    ConnectionFilter,
+    ConnectionLimit,
+    Echo,
+    HttpInspector,
+    ListenerFilter,
+    LocalRateLimit,
+    NetworkDirectResponse,
+    NetworkRbac,
+    OriginalDst,
+    Policy,
+    ProxyProtocol,
+    RbacRules,
+    Rule,
+    SniCluster,
+    TcpCluster,
+    TcpProxy,
+    TlsInspector,
+)
+from meshproxy.model.http2 import Http2Settings, KeepAlive
+from meshproxy.model.listener import (
+    ChainMatch,
+    ClientCertHeader,
+    FilterChain,
+    GrpcHttp1Bridge,
+    GrpcStats,
+    GrpcWeb,
+    HttpConnectionManager,
+    Listener,
+    PythonFilter,
+)
 from meshproxy.model.route import (
     DirectResponse,
     ForwardAction,
@@ -22,12 +52,29 @@ from meshproxy.model.route import (
     VirtualHost,
     WeightedCluster,
 )
-from meshproxy.model.snapshot import Admin, Node, Process, Resource, ResourceKind, Snapshot, StatsSink, Stats
+from meshproxy.model.snapshot import Admin, Node, Process, Resource, ResourceKind, Snapshot, Stats, StatsSink
 from meshproxy.model.telemetry import AccessLog
+from meshproxy.model.tls import (
+    Certificate,
+    DownstreamTls,
+    KeyLog,
+    PeerValidation,
+    SanMatch,
+    Secret,
+    SecretFiles,
+    TicketKeys,
+    TlsParameters,
+    TrustedCa,
+    UpstreamTls,
+)
 
 __all__ = [
-    "AccessLog", "Address", "Admin", "Breakers", "Cluster", "DirectResponse", "Endpoint", "EndpointSet", "FilterChain",
-    "ForwardAction", "HeaderMatch", "HeaderMutations", "HeaderValue", "HttpConnectionManager", "Listener", "Node", "PathMatch",
-    "PipeAddress", "Process", "PythonFilter", "Redirect", "Resource", "ResourceKind", "RetryBudget", "RetryPolicy", "Route",
-    "RouteTable", "Snapshot", "SocketAddress", "Stats", "StatsSink", "StringMatch", "VirtualHost", "WeightedCluster",
+    "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConnectionFilter",
+    "ConnectionLimit", "DirectResponse", "DownstreamTls", "Echo", "Endpoint", "EndpointSet", "FilterChain", "ForwardAction",
+    "GrpcHttp1Bridge", "GrpcStats", "GrpcWeb", "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager",
+    "HttpInspector", "KeepAlive", "KeyLog", "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node",
+    "OriginalDst", "PathMatch", "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules",
+    "Redirect", "Resource", "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret",
+    "SecretFiles", "Snapshot", "SniCluster", "SocketAddress", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys",
+    "TlsInspector", "TlsParameters", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 from meshproxy.model.address import Address
+from meshproxy.model.http2 import Http2Settings
+from meshproxy.model.tls import UpstreamTls
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,6 +73,15 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alt_stat_name: str = ""
     panic_threshold_percent: float = 50.0
     tcp_keepalive: bool = False
+    protocol: Literal["http1", "http2", "downstream", "auto"] = "http1"
+    """`downstream`: what the client speaks. `auto`: by ALPN of the TLS handshake (which offers both)."""
+    http2: Http2Settings = Http2Settings(max_concurrent_streams=1024)
+    max_response_headers: int = 100
+    tls: UpstreamTls | None = None
+    proxy_protocol: Literal["", "v1", "v2"] = ""
+    """A PROXY header is sent first on each new connection."""
+    proxy_protocol_tlvs: tuple[int, ...] | None = ()
+    """TLV types of the downstream's header that are passed on; None = all."""
 
     @property
     def stat_name(self) -> str:

@@ -44,7 +44,7 @@ class PathMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     A regex knows its own case (`(?i)`): `case_sensitive` does not count for it, as in Envoy.
     """
 
-    kind: Literal["prefix", "segment_prefix", "exact", "regex"]
+    kind: Literal["prefix", "segment_prefix", "exact", "regex", "connect"]
     value: str
     case_sensitive: bool = True
 
@@ -71,9 +71,14 @@ NO_MUTATIONS = HeaderMutations()
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When a request is tried again. The words of `on` are Envoy's `retry_on`."""
+    """When a request is tried again. The words of `on` are Envoy's `retry_on` and `retry_grpc_on`."""
 
-    on: tuple[Literal["5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "retriable-status-codes"], ...]
+    on: tuple[
+        Literal[
+            "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx",
+            "retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
+        ], ...,
+    ]
     num_retries: int = 1
     per_try_timeout_s: float = 0.0
     """0 = the route's timeout."""
@@ -108,6 +113,12 @@ class ForwardAction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     idle_timeout_s: float | None = None
     """Overrides the connection manager's `stream_idle_timeout_s`."""
     retry: RetryPolicy | None = None
+    max_stream_duration_s: float | None = None
+    """Overrides the connection manager's; 0 = none."""
+    grpc_timeout_max_s: float | None = None
+    """A gRPC request's `grpc-timeout`, at most this (0 = as it stands), is the stream's longest duration; None = not looked at."""
+    grpc_timeout_offset_s: float = 0.0
+    """Taken off a `grpc-timeout`, so that the deadline is told before the client has given up."""
     cluster_not_found_status: Literal[503, 404, 500] = 503
     high_priority: bool = False
     upgrades: tuple[tuple[str, bool], ...] = ()

@@ -9,8 +9,9 @@ import msgspec
 
 from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
-from meshproxy.model.listener import Listener
+from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from meshproxy.model.route import RouteTable
+from meshproxy.model.tls import Secret
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,11 +74,12 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that one configuration says. Names are unique within listeners, route tables and clusters."""
+    """Everything that one configuration says. Names are unique within each kind of resource."""
 
     listeners: tuple[Listener, ...] = ()
     route_tables: tuple[RouteTable, ...] = ()
     clusters: tuple[Cluster, ...] = ()
+    secrets: tuple[Secret, ...] = ()
     admin: Admin | None = None
     node: Node = Node()
     stats: Stats = Stats()
@@ -88,6 +90,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ResourceKind(enum.IntEnum):
     """The order is the order of making: what is referred to comes before who refers to it."""
 
+    SECRET = 0
     CLUSTER = 1
     ENDPOINTS = 2
     ROUTE_TABLE = 3
@@ -97,7 +100,7 @@ class ResourceKind(enum.IntEnum):
 class Resource(msgspec.Struct, frozen=True, array_like=True):
     """One resource as it travels and as the master keeps it: opaque bytes by (kind, name).
 
-    `body` is msgpack of the model struct (Cluster, EndpointSet, RouteTable, Listener). `blocks` maps what the resource counts
+    `body` is msgpack of the model struct (Secret, Cluster, EndpointSet, RouteTable, Listener). `blocks` maps what the resource counts
     to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master.
     """
 
@@ -108,6 +111,7 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
 
 
 BODY_TYPES: dict[ResourceKind, type] = {
+    ResourceKind.SECRET: Secret,
     ResourceKind.CLUSTER: Cluster,
     ResourceKind.ENDPOINTS: EndpointSet,
     ResourceKind.ROUTE_TABLE: RouteTable,
@@ -122,14 +126,15 @@ def pack(kind: ResourceKind, name: str, value: msgspec.Struct) -> Resource:
     return Resource(kind, name, _encoder.encode(value))
 
 
-def unpack(resource: Resource) -> Cluster | EndpointSet | RouteTable | Listener:
+def unpack(resource: Resource) -> Secret | Cluster | EndpointSet | RouteTable | Listener:
     """The model struct inside; raises msgspec.DecodeError for bytes of another version (a bug: only we write them)."""
     return _decoders[resource.kind].decode(resource.body)
 
 
 def resources_of(snapshot: Snapshot) -> list[Resource]:
     """All resources of a snapshot, in the order of making. A static cluster's endpoints are inside the cluster."""
-    listed = [pack(ResourceKind.CLUSTER, cluster.name, cluster) for cluster in snapshot.clusters]
+    listed = [pack(ResourceKind.SECRET, secret.name, secret) for secret in snapshot.secrets]
+    listed += [pack(ResourceKind.CLUSTER, cluster.name, cluster) for cluster in snapshot.clusters]
     listed += [pack(ResourceKind.ROUTE_TABLE, table.name, table) for table in snapshot.route_tables]
     listed += [pack(ResourceKind.LISTENER, listener.name, _signed(listener, snapshot.node)) for listener in snapshot.listeners]
     return listed
@@ -142,8 +147,15 @@ def as_written(listener: Listener) -> Listener:
 
 def _signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
-    if not any(chain.terminal.add_user_agent for chain in listener.chains):
+    if not any(isinstance(chain.terminal, HttpConnectionManager) and chain.terminal.add_user_agent for chain in listener.all_chains):
         return listener
-    replace = msgspec.structs.replace
-    chains = tuple(replace(chain, terminal=replace(chain.terminal, user_agent=node.cluster, service_node=node.id)) for chain in listener.chains)
-    return replace(listener, chains=chains)
+    chains = tuple(_signed_chain(chain, node) for chain in listener.chains)
+    default = listener.default_chain and _signed_chain(listener.default_chain, node)
+    return msgspec.structs.replace(listener, chains=chains, default_chain=default)
+
+
+def _signed_chain(chain: FilterChain, node: Node) -> FilterChain:
+    if not isinstance(chain.terminal, HttpConnectionManager):
+        return chain
+    terminal = msgspec.structs.replace(chain.terminal, user_agent=node.cluster, service_node=node.id)
+    return msgspec.structs.replace(chain, terminal=terminal)

@@ -1,0 +1,143 @@
+"""What looks at a connection before it is served: listener filters (before a chain is chosen) and connection filters (in a chain)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshproxy.model.route import StringMatch
+from meshproxy.model.telemetry import AccessLog
+
+# -- listener filters
+
+class TlsInspector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tls_inspector"):
+    """Finds TLS, its SNI and ALPN without decryption."""
+
+    ja3: bool = False
+    ja4: bool = False
+    initial_read_bytes: int = 0
+    """0 = all that may be looked at (Envoy's 16 KiB)."""
+
+
+class HttpInspector(msgspec.Struct, frozen=True, kw_only=True, tag="http_inspector"):
+    """Finds plaintext HTTP/1.0, 1.1 and 2: the chain match's application protocols."""
+
+
+class ProxyProtocol(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="proxy_protocol"):
+    """Takes the peer's address from a PROXY header, version 1 or 2."""
+
+    allow_without_header: bool = False
+    versions: tuple[int, ...] = (1, 2)
+    pass_tlvs: tuple[int, ...] | None = ()
+    """TLV types kept for the upstream's header; None = all."""
+    stat_prefix: str = ""
+
+
+class OriginalDst(msgspec.Struct, frozen=True, kw_only=True, tag="original_dst"):
+    """Takes the address that the client meant from the kernel (iptables REDIRECT or TPROXY)."""
+
+
+ListenerFilter = TlsInspector | HttpInspector | ProxyProtocol | OriginalDst
+
+
+# -- connection filters
+
+class ConnectionLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="connection_limit"):
+    """At most so many connections on this chain, for the whole node; the others close, after `delay_s` when it is set."""
+
+    stat_prefix: str
+    max_connections: int
+    delay_s: float = 0.0
+
+
+class LocalRateLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="local_rate_limit"):
+    """A token a connection, from a bucket that the whole node shares; without one the connection closes."""
+
+    stat_prefix: str
+    max_tokens: int
+    tokens_per_fill: int = 1
+    fill_interval_s: float = 1.0
+    share_key: str = ""
+    """Filters with the same key share one bucket; "" = the filter has its own."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A condition of network RBAC: a permission or a principal. Exactly what `kind` names is set.
+
+    any | all (`rules`) | one_of (`rules`) | not (`rules[0]`) | destination_ip, source_ip, direct_remote_ip, remote_ip (`range`, CIDR) |
+    destination_port (`ports`, [first, last]) | server_name (`match`) | authenticated (`match` on the peer's URI or DNS SAN or subject;
+    None = any client with a valid certificate)
+    """
+
+    kind: Literal[
+        "any", "all", "one_of", "not", "destination_ip", "destination_port", "server_name", "source_ip", "direct_remote_ip", "remote_ip",
+        "authenticated",
+    ]
+    rules: tuple[Rule, ...] = ()
+    range: str = ""
+    ports: tuple[int, int] = (0, 0)
+    match: StringMatch | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """Who (`principals`, one is enough) may do what (`permissions`, one is enough)."""
+
+    name: str
+    permissions: tuple[Rule, ...]
+    principals: tuple[Rule, ...]
+
+
+class RbacRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`allow`: who matches a policy passes; `deny`: who matches one does not; `log`: everybody passes."""
+
+    action: Literal["allow", "deny", "log"] = "allow"
+    policies: tuple[Policy, ...] = ()
+
+
+class NetworkRbac(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="rbac"):
+    """Who may connect, by address, port, SNI and certificate; `shadow` is only counted."""
+
+    stat_prefix: str
+    rules: RbacRules | None = None
+    shadow: RbacRules | None = None
+    shadow_stat_prefix: str = ""
+    delay_deny_s: float = 0.0
+
+
+class SniCluster(msgspec.Struct, frozen=True, kw_only=True, tag="sni_cluster"):
+    """The SNI names the TCP proxy's cluster."""
+
+
+ConnectionFilter = ConnectionLimit | LocalRateLimit | NetworkRbac | SniCluster
+
+
+# -- terminals other than HTTP
+
+class TcpCluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str
+    weight: int = 1
+
+
+class TcpProxy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tcp"):
+    """Relay the bytes to a cluster: to one of `clusters` by weight."""
+
+    stat_prefix: str
+    clusters: tuple[TcpCluster, ...]
+    idle_timeout_s: float = 3600.0
+    """Of a connection on which nothing moves in either direction; 0 = none."""
+    max_connect_attempts: int = 1
+    max_connection_duration_s: float = 0.0
+    access_logs: tuple[AccessLog, ...] = ()
+    flush_access_log_on_connected: bool = False
+    access_log_flush_interval_s: float = 0.0
+
+
+class Echo(msgspec.Struct, frozen=True, kw_only=True, tag="echo"):
+    """Send back what comes."""
+
+
+class NetworkDirectResponse(msgspec.Struct, frozen=True, kw_only=True, tag="direct_response"):
+    """Send `body` and close."""
+
+    body: bytes = b""
