@@ -287,10 +287,13 @@ cdef class Exchange(Actor):
         if self.upstream is None or (self.wants_upgrade and not self.tunnel):
             # What follows an upgrade that is not granted would be read as a request that nobody routed: it waits for the 101.
             self.keep_body(data, length)
-            if self.body_length >= self.body_limit or self.runtime.is_nearly_full():
+            if self.body_length >= self.body_limit:
+                self.pause_request()
+            elif self.runtime.is_nearly_full() and not self.request_paused:
+                self.runtime.server[SERVER_OVERLOAD_PAUSED_READING] += 1
                 self.pause_request()
             return
-        if self.body_kept and self.retry_on and self.body_length + length <= self.body_limit and not self.response_started:
+        if may_keep(self, length):
             self.keep_body(data, length)
         else:
             self.drop_body()
@@ -866,6 +869,13 @@ cdef class Exchange(Actor):
         self.route_deadline_ms = self.try_deadline_ms = self.request_deadline_ms = self.life_deadline_ms = self.backoff_deadline_ms = 0
         self.route_timeout_ms = self.try_timeout_ms = 0
         self.bytes_received = self.bytes_sent = 0
+
+
+cdef bint may_keep(Exchange x, size_t length) noexcept:
+    """Whether so much more of a body that went upstream stays here for a retry. Near the worker's total room is worth more."""
+    if not x.body_kept or not x.retry_on or x.response_started or x.body_length + length > x.body_limit:
+        return False
+    return not x.runtime.is_nearly_full()
 
 
 cdef void clear_lines(Lines *lines) noexcept:

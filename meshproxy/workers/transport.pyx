@@ -2,6 +2,7 @@
 
 from libc.string cimport memcpy
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE, Protocol
+from meshproxy.scoreboard.cells cimport SERVER_OVERLOAD_PAUSED_READING
 from meshproxy.workers.loop cimport GATHER_SLICES, INBOX_BYTES
 from meshproxy.workers.net cimport *
 
@@ -318,6 +319,7 @@ cdef class Transport(Gatherer):
         """True: stop what feeds this transport until `on_drained`. Near the worker's limit any queue is too much."""
         if not self.above and self.queue != NULL and self.loop.is_nearly_full():
             self.above = True
+            self.loop.server[SERVER_OVERLOAD_PAUSED_READING] += 1
         return self.above
 
     # -- ends
