@@ -14,7 +14,8 @@ cdef class Transport(Gatherer):
     cdef int64_t *rx_total               # cells of the owner's block
     cdef int64_t *tx_total
     cdef int64_t *tx_buffered
-    cdef bint connecting
+    cdef bint opening                    # the kernel still connects
+    cdef bint connecting                 # the protocol was not told `on_connected` yet: the kernel connects, or a handshake runs
     cdef bint paused                     # reading
     cdef bint readable                   # an edge came that nobody has read to its end
     cdef bint ending                     # epoll told of the peer's end or of an error: reads go on until that is met
@@ -47,6 +48,10 @@ cdef class Transport(Gatherer):
     cdef void linger(self, int64_t grace_ms) except *
     cdef void start_grace(self, int64_t grace_ms) noexcept
     cdef bint moved(self) noexcept
+    # What a transport that secures its bytes does otherwise: begin once the kernel has connected, take what was read and the peer's end.
+    cdef void on_opened(self) except *
+    cdef void take(self, const char *data, size_t length) except *
+    cdef void take_end(self) except *
     cdef void read_once(self) except *
     cdef void shut_if_dead(self) except *
     cdef void add_slice(self, char *at, size_t length) noexcept

@@ -27,7 +27,7 @@ cdef class Transport(Gatherer):
     cdef void open(self, int fd, bint connecting) except *:
         """Take over a non-blocking socket. Writability is watched from the start only for a connect; later only after a full buffer."""
         self.fd = fd
-        self.connecting = connecting
+        self.opening = self.connecting = connecting
         self.watches_out = connecting
         self.loop.watch(self, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if connecting else 0))
 
@@ -44,17 +44,16 @@ cdef class Transport(Gatherer):
     # Whoever is called here may close this transport, which lets go of the protocol: a local reference keeps it for the call.
 
     cdef void on_events(self, uint32_t events) except *:
-        cdef Protocol protocol = self.protocol
         cdef int error
-        if self.connecting:
+        if self.opening:
             if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                 return
             error = socket_error(self.fd)
             if error:
                 self.shut(CLOSE_CONNECT_FAILED, error)
                 return
-            self.connecting = False
-            protocol.on_connected()
+            self.opening = False
+            self.on_opened()
             if self.fd < 0 or not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
                 return
         if events & EPOLLOUT and self.queue != NULL:
@@ -68,9 +67,21 @@ cdef class Transport(Gatherer):
             if not self.paused:
                 self.read_once()
 
+    cdef void on_opened(self) except *:
+        cdef Protocol protocol = self.protocol
+        self.connecting = False
+        protocol.on_connected()
+
+    cdef void take(self, const char *data, size_t length) except *:
+        cdef Protocol protocol = self.protocol
+        protocol.on_data(data, length)
+
+    cdef void take_end(self) except *:
+        cdef Protocol protocol = self.protocol
+        protocol.on_end()
+
     cdef void read_once(self) except *:
         """One read. A short one has emptied the socket (epoll(7)), unless the peer's end is told too: that is read next."""
-        cdef Protocol protocol = self.protocol
         cdef ssize_t got
         if self.read_ended:
             self.readable = False
@@ -86,7 +97,7 @@ cdef class Transport(Gatherer):
                 self.readable = False
             poison(self.loop.inbox + got, INBOX_BYTES - got)
             if not self.lingering:
-                protocol.on_data(self.loop.inbox, got)
+                self.take(self.loop.inbox, got)
             if self.loop.slice_count:
                 self.loop.flush()
             poison(self.loop.inbox, INBOX_BYTES)
@@ -98,7 +109,7 @@ cdef class Transport(Gatherer):
             if self.lingering:
                 self.shut(CLOSE_LOCAL, 0)
             else:
-                protocol.on_end()
+                self.take_end()
         elif errno == EAGAIN:
             self.readable = False
         elif errno == EINTR:
@@ -120,7 +131,7 @@ cdef class Transport(Gatherer):
             self.shut(CLOSE_REMOTE, EPIPE)
             return
         protocol.on_protocol_turn()
-        if self.fd >= 0 and self.readable and not self.paused and not self.connecting:
+        if self.fd >= 0 and self.readable and not self.paused and not self.opening:
             self.read_once()
 
     cdef void on_timer(self, int64_t now_ms) except *:
@@ -195,7 +206,7 @@ cdef class Transport(Gatherer):
         cdef int i
         if self.fd < 0:
             return
-        if self.queue == NULL and not self.connecting:
+        if self.queue == NULL and not self.opening:
             sent = send_slices(self.fd, slices, count)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
