@@ -107,7 +107,7 @@ class StatsdExport:
             if not isinstance(address, SocketAddress) or is_literal(address.host):
                 continue
             try:
-                found = resolve(self._lookup, address.host, "v4_preferred")
+                found = resolve(self._lookup, address.host, "v4_preferred").addresses
             except OSError as error:
                 if str(address) not in self._resolved:
                     self._journal.warning("statsd server's name cannot be resolved", server=address, error=error)

@@ -19,7 +19,7 @@ from meshproxy.agent.export import StatsdExport
 from meshproxy.agent.link import MasterLink
 from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
-from meshproxy.agent.resolving import Resolving, threaded_lookup
+from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
 from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
@@ -47,7 +47,7 @@ class Agent:
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
-        self.resolving = Resolving(lookup, self._publish, self.journal)
+        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal)
         hostname = socket.gethostname()
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.access_logs = AccessLogs(self.view, self.sinks)

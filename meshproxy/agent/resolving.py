@@ -1,4 +1,4 @@
-"""Asks the machine's resolver what `discovery.dns` wants to know, in threads, and sends what changed to the master."""
+"""Asks the machine's resolver or its name servers, in threads, what `discovery.dns` wants to know; the master gets what changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from meshproxy.clock import monotonic_s
-from meshproxy.discovery.dns import Lookup, Resolve, StrictDns, resolve
+from meshproxy.discovery.dns import Found, Lookup, Resolve, StrictDns, resolve
 from meshproxy.master.journal import Journal
 from meshproxy.model import Cluster, EndpointSet
 
@@ -19,10 +19,11 @@ AT_ONCE = 10
 
 
 class Resolving:
-    """Keeps STRICT_DNS clusters up to date. `publish` gets each changed endpoint set."""
+    """Keeps STRICT_DNS clusters up to date. `publish` gets each changed endpoint set. `ttl_lookup` is for clusters that go by TTLs."""
 
-    def __init__(self, lookup: Resolve, publish: Callable[[EndpointSet], None], journal: Journal) -> None:
+    def __init__(self, lookup: Resolve, ttl_lookup: Resolve, publish: Callable[[EndpointSet], None], journal: Journal) -> None:
         self._lookup = lookup
+        self._ttl_lookup = ttl_lookup
         self._journal = journal
         self._publish = publish
         self._dns = StrictDns()
@@ -63,14 +64,14 @@ class Resolving:
     def _ask(self, question: Lookup) -> None:
         self.attempts[question.cluster] = self.attempts.get(question.cluster, 0) + 1
         try:
-            addresses = resolve(self._lookup, question.host, question.family)
+            found = resolve(self._ttl_lookup if question.by_ttl else self._lookup, question.host, question.family)
         except OSError as error:
             if not question.name.failures:
                 self._journal.warning("dns lookup failed", cluster=question.cluster, host=question.host, error=error, kept="last endpoints")
             self.failures[question.cluster] = self.failures.get(question.cluster, 0) + 1
             self._dns.failed(question, monotonic_s(), random.random())
         else:
-            self._tell(self._dns.answered(question, addresses, monotonic_s()))
+            self._tell(self._dns.answered(question, found, monotonic_s()))
         self._changed.set()
 
     def counters(self) -> dict[str, int]:
@@ -97,3 +98,17 @@ def threaded_lookup() -> Resolve:
     from meshproxy.discovery.dns import system_lookup
 
     return system_lookup(Resolver(gevent.get_hub()).getaddrinfo)
+
+
+class ThreadedNameServers:
+    """`discovery.name_servers` in gevent's threads. Its library costs some MB and 70 ms: it is loaded when a cluster goes by TTLs."""
+
+    def __init__(self) -> None:
+        self._lookup: Resolve | None = None
+
+    def __call__(self, host: str, family: int) -> Found:
+        if self._lookup is None:
+            from meshproxy.discovery.name_servers import NameServers
+
+            self._lookup = NameServers()
+        return gevent.get_hub().threadpool.apply(self._lookup, (host, family))

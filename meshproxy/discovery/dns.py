@@ -3,12 +3,13 @@
 `StrictDns` decides and does no I/O: which names are due, what an answer changes, when to ask again. The agent asks
 (`resolve`), in threads, and sends what changed. Rules are Envoy's:
 
-- each host name of a cluster has a schedule of its own, `dns_refresh_s` after its last answer;
+- each host name of a cluster has a schedule of its own, `dns_refresh_s` after its last answer, or with `respect_dns_ttl` when that
+  answer's TTL is over;
 - an answer without addresses ("no such name", "no address of this family") is an answer: the name has no endpoints;
 - a lookup that fails (a timeout, a server that does not answer) changes nothing; it is tried again after a wait that doubles
   from `dns_refresh_s` up to ten times of it, with jitter, so that a fleet does not ask a sick server in step.
 
-`getaddrinfo` tells no TTL, so names are asked for at `dns_refresh_s`, however long an answer would hold.
+`getaddrinfo` tells no TTL; who wants it asks by `discovery.name_servers`.
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ import ipaddress
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from meshproxy.model import Cluster, Endpoint, EndpointSet, SocketAddress
 
 Family = Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"]
-Resolve = Callable[[str, int], list[str]]
-"""(host name, AF_INET or AF_INET6) -> addresses, [] for "there are none"; OSError for "could not find out"."""
+
+
+class Found(NamedTuple):
+    """An answer: addresses, [] for "there are none". `ttl_s` 0: whoever answered told none."""
+
+    addresses: list[str]
+    ttl_s: int = 0
+
+
+Resolve = Callable[[str, int], Found]
+"""(host name, AF_INET or AF_INET6) -> the answer; OSError for "could not find out"."""
 
 MAX_ADDRESSES = 1000
 """Of one name. A DNS message over TCP (64 KiB) holds at most some 4,000; a service that large belongs in a registry."""
@@ -46,37 +56,41 @@ FAMILIES: dict[Family, tuple[tuple[int, ...], bool]] = {
 }
 
 
-def resolve(lookup: Resolve, host: str, family: Family) -> list[str]:
-    """The addresses of a name under Envoy's `dns_lookup_family`, sorted, so that a rotating answer is no change.
+def resolve(lookup: Resolve, host: str, family: Family) -> Found:
+    """The addresses of a name under Envoy's `dns_lookup_family`, sorted, so that a rotating answer is no change; the least TTL of both.
 
     Raises OSError when a needed lookup failed and no other gave an address.
     """
     order, either = FAMILIES[family]
-    found: list[str] = []
+    addresses: list[str] = []
+    ttls_s: list[int] = []
     failure: OSError | None = None
     for version in order:
         try:
-            found += lookup(host, version)
+            found = lookup(host, version)
         except OSError as error:
             failure = error
-        if found and either:
+            continue
+        addresses += found.addresses
+        ttls_s += [found.ttl_s] if found.ttl_s else []
+        if addresses and either:
             break
-    if failure is not None and not found:
+    if failure is not None and not addresses:
         raise failure
-    return sorted(set(found))[:MAX_ADDRESSES]
+    return Found(sorted(set(addresses))[:MAX_ADDRESSES], min(ttls_s, default=0))
 
 
 def system_lookup(getaddrinfo: Callable[..., list[tuple]]) -> Resolve:
     """A `Resolve` over a `getaddrinfo` (the agent's runs in gevent's threads)."""
 
-    def lookup(host: str, family: int) -> list[str]:
+    def lookup(host: str, family: int) -> Found:
         try:
             rows = getaddrinfo(host, None, family, socket.SOCK_STREAM)
         except socket.gaierror as error:
             if error.errno in NO_ADDRESS:
-                return []
+                return Found([])
             raise
-        return [row[4][0] for row in rows]
+        return Found([row[4][0] for row in rows])
 
     return lookup
 
@@ -109,6 +123,8 @@ class Lookup:
     cluster: str
     host: str
     family: Family
+    by_ttl: bool
+    """The answer should tell its TTL."""
     name: Name = field(repr=False, compare=False)
 
 
@@ -195,7 +211,8 @@ class StrictDns:
             for name in watched.names.values():
                 if not name.asking and name.due_s <= now_s:
                     name.asking = True
-                    listed.append(Lookup(watched.cluster.name, name.host, watched.cluster.dns_lookup_family, name))
+                    cluster = watched.cluster
+                    listed.append(Lookup(cluster.name, name.host, cluster.dns_lookup_family, cluster.respect_dns_ttl, name))
         return listed
 
     def next_due_s(self) -> float | None:
@@ -203,14 +220,15 @@ class StrictDns:
         times = [name.due_s for watched in self._watched.values() for name in watched.names.values() if not name.asking]
         return min(times, default=None)
 
-    def answered(self, lookup: Lookup, addresses: list[str], now_s: float) -> EndpointSet | None:
+    def answered(self, lookup: Lookup, found: Found, now_s: float) -> EndpointSet | None:
         """Take an answer; returns the cluster's endpoints if they changed."""
         watched = self._owner(lookup)
         if watched is None:
             return None
         name = lookup.name
-        name.asking, name.failures, name.addresses = False, 0, addresses
-        name.due_s = now_s + max(watched.cluster.dns_refresh_s, LEAST_REFRESH_S)
+        name.asking, name.failures, name.addresses = False, 0, found.addresses
+        wait_s = found.ttl_s if lookup.by_ttl and found.ttl_s else watched.cluster.dns_refresh_s
+        name.due_s = now_s + max(wait_s, LEAST_REFRESH_S)
         return watched.change()
 
     def failed(self, lookup: Lookup, now_s: float, random: float) -> None:

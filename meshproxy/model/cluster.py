@@ -69,6 +69,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     high_breakers: Breakers = Breakers()
     """For routes with high priority."""
     dns_refresh_s: float = 5.0
+    respect_dns_ttl: bool = False
+    """Names are asked for again when an answer's TTL is over, not after `dns_refresh_s`."""
     dns_lookup_family: Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"] = "auto"
     alt_stat_name: str = ""
     panic_threshold_percent: float = 50.0

@@ -13,6 +13,7 @@ from meshproxy.admin.node import StatsQuery
 from meshproxy.agent.export import StatsdExport
 from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.view import NodeView
+from meshproxy.discovery.dns import Found
 from meshproxy.ipc.messages import NodeSettings
 from meshproxy.master.journal import Journal
 from meshproxy.model import Node, SocketAddress, Stats, StatsSink
@@ -51,7 +52,7 @@ def server() -> Iterator[Server]:
     made.socket.close()
 
 
-def exporting(view: NodeView, *sinks: StatsSink, lookup=lambda host, family: [], interval_s: float = 3600.0) -> StatsdExport:
+def exporting(view: NodeView, *sinks: StatsSink, lookup=lambda host, family: Found([]), interval_s: float = 3600.0) -> StatsdExport:
     stats = Stats(sinks=sinks, flush_interval_s=interval_s)
     view.settings = NodeSettings(node=Node(), stats=stats)
     export = StatsdExport(view, AgentMetrics(view).flush, lookup, Journal("error"))
@@ -82,7 +83,7 @@ def test_what_was_added_since_the_last_flush_is_sent(view: NodeView, server: Ser
 
 def test_a_reset_of_what_is_shown_takes_nothing_from_what_is_sent(view: NodeView, server: Server) -> None:
     metrics = AgentMetrics(view)
-    export = StatsdExport(view, metrics.flush, lambda host, family: [], Journal("error"))
+    export = StatsdExport(view, metrics.flush, lambda host, family: Found([]), Journal("error"))
     export.configure(Stats(sinks=(server.sink(),)))
     count(view, 10)
     export.flush()
@@ -154,7 +155,7 @@ def test_a_reload_keeps_what_stays_and_ends_what_goes(view: NodeView, server: Se
 
 
 def test_a_servers_name_is_resolved(view: NodeView, server: Server) -> None:
-    export = exporting(view, server.sink(host="statsd.example"), lookup=lambda host, family: ["127.0.0.1"])
+    export = exporting(view, server.sink(host="statsd.example"), lookup=lambda host, family: Found(["127.0.0.1"]))
     count(view, 8)
     export.flush()
 
@@ -165,10 +166,10 @@ def test_a_servers_name_is_resolved(view: NodeView, server: Server) -> None:
 def test_a_name_that_cannot_be_resolved_loses_nothing_until_it_can(view: NodeView, server: Server) -> None:
     found: list[str] = []
 
-    def lookup(host: str, family: int) -> list[str]:
+    def lookup(host: str, family: int) -> Found:
         if not found:
             raise OSError("as scripted")
-        return found
+        return Found(found)
 
     export = exporting(view, server.sink(host="statsd.example"), lookup=lookup)
     count(view, 8)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gevent
+import pytest
 from gevent.event import Event
 from gevent.queue import Queue
 
 from meshproxy.agent.resolving import Resolving, threaded_lookup
-from meshproxy.discovery.dns import V4
+from meshproxy.discovery.dns import V4, Found
+from meshproxy.discovery.name_servers import NameServers
 from meshproxy.master.journal import Journal
 from meshproxy.model import Cluster, Endpoint, EndpointSet, SocketAddress
+from tests.peers.dnsmasq import Dnsmasq
+from tests.peers.process import PeerMissingError, free_ports
 
 
 def dns_cluster(host: str, name: str = "web", **settings: object) -> Cluster:
@@ -24,12 +30,16 @@ class Resolver:
         self.answers: dict[str, list[str] | OSError] = dict(answers)
         self.asked: Queue = Queue()
 
-    def __call__(self, host: str, family: int) -> list[str]:
+    def __call__(self, host: str, family: int) -> Found:
         self.asked.put(host)
         answer = self.answers.get(host, [])
         if isinstance(answer, OSError):
             raise answer
-        return answer
+        return Found(answer)
+
+
+def nobody(host: str, family: int) -> Found:
+    raise AssertionError(f"{host} is asked for by a resolver that this test does not want")
 
 
 def addresses(found: EndpointSet) -> list[str]:
@@ -38,7 +48,7 @@ def addresses(found: EndpointSet) -> list[str]:
 
 def test_a_cluster_is_resolved_and_changes_are_told() -> None:
     resolver, told = Resolver(a=["10.0.0.1"]), Queue()
-    resolving = Resolving(resolver, told.put, Journal("error"))
+    resolving = Resolving(resolver, nobody, told.put, Journal("error"))
     running = gevent.spawn(resolving.run)
     resolving.watch([(dns_cluster("a", dns_refresh_s=0.01, alt_stat_name="shop"), None)])
 
@@ -51,7 +61,7 @@ def test_a_cluster_is_resolved_and_changes_are_told() -> None:
 
 def test_a_failure_keeps_what_was_and_is_counted() -> None:
     resolver, told = Resolver(a=["10.0.0.1"]), Queue()
-    resolving = Resolving(resolver, told.put, Journal("error"))
+    resolving = Resolving(resolver, nobody, told.put, Journal("error"))
     running = gevent.spawn(resolving.run)
     resolving.watch([(dns_cluster("a", dns_refresh_s=0.01), None)])
     told.get(timeout=20)
@@ -68,12 +78,12 @@ def test_a_failure_keeps_what_was_and_is_counted() -> None:
 def test_a_name_that_hangs_holds_up_nobody_else() -> None:
     hanging, told = Event(), Queue()
 
-    def lookup(host: str, family: int) -> list[str]:
+    def lookup(host: str, family: int) -> Found:
         if host == "slow":
             hanging.wait()
-        return ["10.0.0.1"]
+        return Found(["10.0.0.1"])
 
-    resolving = Resolving(lookup, told.put, Journal("error"))
+    resolving = Resolving(lookup, nobody, told.put, Journal("error"))
     running = gevent.spawn(resolving.run)
     resolving.watch([(dns_cluster("slow", name="one"), None), (dns_cluster("fast", name="two"), None)])
 
@@ -85,7 +95,7 @@ def test_a_name_that_hangs_holds_up_nobody_else() -> None:
 
 def test_a_cluster_that_is_gone_or_static_is_not_asked_for() -> None:
     resolver, told = Resolver(a=["10.0.0.1"], b=["10.0.0.2"]), Queue()
-    resolving = Resolving(resolver, told.put, Journal("error"))
+    resolving = Resolving(resolver, nobody, told.put, Journal("error"))
     resolving.watch([(dns_cluster("a"), None), (dns_cluster("b", name="other"), None)])
     resolving.watch([(Cluster(name="web"), None)])
     resolving.forget(["other"])
@@ -98,4 +108,37 @@ def test_a_cluster_that_is_gone_or_static_is_not_asked_for() -> None:
 
 
 def test_the_machines_resolver_runs_in_a_thread() -> None:
-    assert threaded_lookup()("localhost", V4) == ["127.0.0.1"]
+    assert threaded_lookup()("localhost", V4) == Found(["127.0.0.1"])
+
+
+def test_a_cluster_that_goes_by_ttls_is_asked_for_by_the_name_servers() -> None:
+    servers, told = Resolver(a=["10.0.0.1"]), Queue()
+    resolving = Resolving(nobody, servers, told.put, Journal("error"))
+    running = gevent.spawn(resolving.run)
+    resolving.watch([(dns_cluster("a", respect_dns_ttl=True), None)])
+
+    assert addresses(told.get(timeout=20)) == ["10.0.0.1:80"]
+    running.kill()
+
+
+def test_a_ttl_that_is_over_brings_the_new_address(tmp_path: Path) -> None:
+    """A real server with a TTL of a second, asked in gevent's threads, while `dns_refresh_s` is an hour."""
+    [port] = free_ports(1)
+    resolv_conf = tmp_path / "resolv.conf"
+    resolv_conf.write_text("nameserver 127.0.0.1\n")
+    servers = NameServers(str(resolv_conf), str(tmp_path / "hosts"), port)
+    try:
+        server = Dnsmasq(tmp_path, port, {"web.test": "10.0.0.1"}, ttl_s=1).start()
+    except PeerMissingError as error:
+        pytest.skip(str(error))
+    told: Queue = Queue()
+    resolving = Resolving(nobody, lambda *asked: gevent.get_hub().threadpool.apply(servers, asked), told.put, Journal("error"))
+    running = gevent.spawn(resolving.run)
+    try:
+        resolving.watch([(dns_cluster("web.test", respect_dns_ttl=True, dns_refresh_s=3600.0), None)])
+        assert addresses(told.get(timeout=20)) == ["10.0.0.1:80"]
+        server.change({"web.test": "10.0.0.2"})
+        assert addresses(told.get(timeout=20)) == ["10.0.0.2:80"]
+    finally:
+        running.kill()
+        server.stop()

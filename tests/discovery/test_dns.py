@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from meshproxy.discovery.dns import V4, V6, StrictDns, is_literal, resolve, system_lookup
+from meshproxy.discovery.dns import V4, V6, Found, StrictDns, is_literal, resolve, system_lookup
 from meshproxy.model import Cluster, Endpoint, EndpointSet, PipeAddress, SocketAddress
 
 
@@ -24,12 +24,12 @@ def lookup_of(answers: dict[tuple[str, int], list[str] | OSError]):
     """A resolver that knows these answers and writes down what it was asked."""
     asked: list[int] = []
 
-    def lookup(host: str, family: int) -> list[str]:
+    def lookup(host: str, family: int) -> Found:
         asked.append(family)
         answer = answers.get((host, family), [])
         if isinstance(answer, OSError):
             raise answer
-        return answer
+        return Found(answer)
 
     return lookup, asked
 
@@ -57,15 +57,15 @@ ONLY_V6 = {("web", V6): ["fd00::1"]}
 def test_lookup_family_means_what_envoy_means(family: str, answers: dict, found: list[str], asked: list[int]) -> None:
     lookup, wrote = lookup_of(answers)
 
-    assert resolve(lookup, "web", family) == found
+    assert resolve(lookup, "web", family) == Found(found)
     assert wrote == asked
 
 
 def test_one_family_that_fails_does_not_hide_the_other() -> None:
     broken = {("web", V6): OSError("timed out"), ("web", V4): ["10.0.0.1"]}
 
-    assert resolve(lookup_of(broken)[0], "web", "auto") == ["10.0.0.1"]
-    assert resolve(lookup_of(broken)[0], "web", "all") == ["10.0.0.1"]
+    assert resolve(lookup_of(broken)[0], "web", "auto").addresses == ["10.0.0.1"]
+    assert resolve(lookup_of(broken)[0], "web", "all").addresses == ["10.0.0.1"]
 
 
 def test_a_failure_is_not_an_empty_answer() -> None:
@@ -78,7 +78,7 @@ def test_a_failure_is_not_an_empty_answer() -> None:
 def test_an_answer_is_cut_at_a_bound() -> None:
     many = {("web", V4): [f"10.0.{n // 250}.{n % 250}" for n in range(1500)]}
 
-    assert len(resolve(lookup_of(many)[0], "web", "v4_only")) == 1000
+    assert len(resolve(lookup_of(many)[0], "web", "v4_only").addresses) == 1000
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_getaddrinfo_says_none_or_cannot_tell(code: int, found: object) -> None:
         with pytest.raises(OSError):
             lookup("web", V4)
     else:
-        assert lookup("web", V4) == found
+        assert lookup("web", V4) == Found([])
 
 
 def test_names_become_endpoints_and_are_asked_again_after_the_refresh() -> None:
@@ -103,7 +103,7 @@ def test_names_become_endpoints_and_are_asked_again_after_the_refresh() -> None:
     [question] = dns.due(100.0)
     assert (question.cluster, question.host, question.family) == ("web", "a.example", "auto")
     assert dns.due(100.0) == [], "it is being asked"
-    told = dns.answered(question, ["10.0.0.1", "10.0.0.2"], now_s=101.0)
+    told = dns.answered(question, Found(["10.0.0.1", "10.0.0.2"]), now_s=101.0)
 
     assert addresses(told) == ["10.0.0.1:80", "10.0.0.2:80"]
     assert {endpoint.hostname for endpoint in told.endpoints} == {"a.example"}
@@ -112,27 +112,50 @@ def test_names_become_endpoints_and_are_asked_again_after_the_refresh() -> None:
     assert len(dns.due(106.0)) == 1
 
 
+@pytest.mark.parametrize(
+    ("respects", "ttl_s", "wait_s"), [(True, 30, 30.0), (True, 1, 1.0), (True, 0, 5.0), (False, 30, 5.0)],
+    ids=["longer", "shorter", "none told", "not wanted"],
+)
+def test_the_next_question_comes_when_the_ttl_is_over(respects: bool, ttl_s: int, wait_s: float) -> None:
+    dns = StrictDns()
+    dns.put(cluster("a.example", respect_dns_ttl=respects), now_s=0.0)
+    [question] = dns.due(0.0)
+    dns.answered(question, Found(["10.0.0.1"], ttl_s), now_s=2.0)
+
+    assert question.by_ttl is respects
+    assert dns.next_due_s() == 2.0 + wait_s
+
+
+def test_of_two_families_the_shorter_ttl_counts() -> None:
+    answers = {V6: Found(["fd00::1"], 60), V4: Found(["10.0.0.1"], 20)}
+
+    assert resolve(lambda host, family: answers[family], "web", "all") == Found(["10.0.0.1", "fd00::1"], 20)
+    assert resolve(lambda host, family: answers[family], "web", "auto") == Found(["fd00::1"], 60)
+    answers[V6] = Found([])
+    assert resolve(lambda host, family: answers[family], "web", "auto") == Found(["10.0.0.1"], 20)
+
+
 def test_the_same_answer_is_no_news() -> None:
     dns = StrictDns()
     dns.put(cluster("a.example"), now_s=0.0)
-    dns.answered(dns.due(0.0)[0], ["10.0.0.1"], now_s=0.0)
+    dns.answered(dns.due(0.0)[0], Found(["10.0.0.1"]), now_s=0.0)
 
-    assert dns.answered(dns.due(5.0)[0], ["10.0.0.1"], now_s=5.0) is None
-    assert addresses(dns.answered(dns.due(10.0)[0], ["10.0.0.9"], now_s=10.0)) == ["10.0.0.9:80"]
+    assert dns.answered(dns.due(5.0)[0], Found(["10.0.0.1"]), now_s=5.0) is None
+    assert addresses(dns.answered(dns.due(10.0)[0], Found(["10.0.0.9"]), now_s=10.0)) == ["10.0.0.9:80"]
 
 
 def test_no_such_name_takes_the_endpoints_away() -> None:
     dns = StrictDns()
     dns.put(cluster("a.example"), now_s=0.0)
-    dns.answered(dns.due(0.0)[0], ["10.0.0.1"], now_s=0.0)
+    dns.answered(dns.due(0.0)[0], Found(["10.0.0.1"]), now_s=0.0)
 
-    assert addresses(dns.answered(dns.due(5.0)[0], [], now_s=5.0)) == []
+    assert addresses(dns.answered(dns.due(5.0)[0], Found([]), now_s=5.0)) == []
 
 
 def test_failures_keep_the_endpoints_and_wait_longer_each_time() -> None:
     dns = StrictDns()
     dns.put(cluster("a.example", dns_refresh_s=2.0), now_s=0.0)
-    dns.answered(dns.due(0.0)[0], ["10.0.0.1"], now_s=0.0)
+    dns.answered(dns.due(0.0)[0], Found(["10.0.0.1"]), now_s=0.0)
     now_s, waits = 2.0, []
     for _ in range(6):
         dns.failed(dns.due(now_s)[0], now_s, random=0.0)
@@ -140,7 +163,7 @@ def test_failures_keep_the_endpoints_and_wait_longer_each_time() -> None:
         now_s = dns.next_due_s()
 
     assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0], "half of 2, 4, 8, 16, 20, 20: the lower end of the jitter"
-    assert dns.answered(dns.due(now_s)[0], ["10.0.0.1"], now_s) is None, "nothing was taken away meanwhile"
+    assert dns.answered(dns.due(now_s)[0], Found(["10.0.0.1"]), now_s) is None, "nothing was taken away meanwhile"
     assert dns.next_due_s() - now_s == 2.0
 
 
@@ -182,7 +205,7 @@ def test_weight_hostname_and_port_are_kept() -> None:
     )
     dns.put(configured, now_s=0.0)
     asked = dns.due(0.0)
-    told = dns.answered(asked[0], ["10.0.0.1"], 0.0)
+    told = dns.answered(asked[0], Found(["10.0.0.1"]), 0.0)
 
     assert len(asked) == 1, "one name, one question"
     assert [(str(e.address), e.weight, e.hostname) for e in told.endpoints] == [
@@ -196,19 +219,19 @@ def test_an_address_of_two_names_is_one_endpoint() -> None:
     dns.put(cluster("a.example", "b.example"), now_s=0.0)
     first, second = dns.due(0.0)
 
-    assert addresses(dns.answered(first, ["10.0.0.1"], 0.0)) == ["10.0.0.1:80"]
-    assert dns.answered(second, ["10.0.0.1"], 0.0) is None
+    assert addresses(dns.answered(first, Found(["10.0.0.1"]), 0.0)) == ["10.0.0.1:80"]
+    assert dns.answered(second, Found(["10.0.0.1"]), 0.0) is None
 
 
 def test_a_changed_cluster_keeps_what_is_known_and_late_answers_are_nobodys() -> None:
     dns = StrictDns()
     dns.put(cluster("a.example"), now_s=0.0)
-    dns.answered(dns.due(0.0)[0], ["10.0.0.1"], 0.0)
+    dns.answered(dns.due(0.0)[0], Found(["10.0.0.1"]), 0.0)
     [late] = dns.due(5.0)
     told = dns.put(cluster("a.example", "b.example"), now_s=6.0)
 
     assert told is None, "the same address is known of the new form"
-    assert dns.answered(late, ["10.6.6.6"], 7.0) is None
+    assert dns.answered(late, Found(["10.6.6.6"]), 7.0) is None
     assert [question.host for question in dns.due(7.0)] == ["a.example", "b.example"]
 
 
@@ -218,7 +241,7 @@ def test_a_removed_cluster_is_forgotten() -> None:
     [late] = dns.due(0.0)
     dns.remove("web")
 
-    assert dns.answered(late, ["10.0.0.1"], 1.0) is None
+    assert dns.answered(late, Found(["10.0.0.1"]), 1.0) is None
     assert dns.next_due_s() is None
 
 
@@ -227,7 +250,7 @@ def test_what_the_node_has_already_is_not_sent_again() -> None:
     dns = StrictDns()
     dns.put(cluster("a.example"), now_s=0.0, told=has)
 
-    assert dns.answered(dns.due(0.0)[0], ["10.0.0.1"], 0.0) is None
+    assert dns.answered(dns.due(0.0)[0], Found(["10.0.0.1"]), 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -238,4 +261,4 @@ def test_literals(host: str, literal: bool) -> None:
 
 
 def test_a_real_name_by_the_systems_resolver() -> None:
-    assert resolve(system_lookup(socket.getaddrinfo), "localhost", "v4_only") == ["127.0.0.1"]
+    assert resolve(system_lookup(socket.getaddrinfo), "localhost", "v4_only") == Found(["127.0.0.1"])

@@ -64,12 +64,19 @@ def answer(data: bytes) -> Script:
 
 
 class Origin:
-    """Listens on a free port; a thread for each connection runs `script` for each request and keeps what came in `seen`.
+    """Listens on a free port of `host`; a thread for each connection runs `script` for each request and keeps what came in `seen`.
 
     With `raw`, the script has the connection from its first byte: `script(connection)`; nothing is read for it.
     """
 
-    def __init__(self, script: Script | None = None, *, raw: Callable[[Connection], None] | None = None, send_buffer: int = 0) -> None:
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        raw: Callable[[Connection], None] | None = None,
+        send_buffer: int = 0,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.script = script or answer(OK)
         self.raw = raw
         self.seen: queue.Queue[Request] = queue.Queue()
@@ -78,7 +85,7 @@ class Origin:
         self._send_buffer = send_buffer
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server((host, 0), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, name="origin", daemon=True)
 

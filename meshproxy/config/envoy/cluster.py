@@ -23,10 +23,9 @@ TAKES: Table = {
     _CLUSTER + "Cluster": takes(
         "name alt_stat_name connect_timeout per_connection_buffer_limit_bytes lb_policy load_assignment "
         "max_requests_per_connection circuit_breakers common_http_protocol_options http_protocol_options "
-        "typed_extension_protocol_options dns_refresh_rate dns_lookup_family common_lb_config "
+        "typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family common_lb_config "
         "least_request_lb_config round_robin_lb_config upstream_connection_options load_balancing_policy transport_socket",
         only={"type": ("STATIC", "STRICT_DNS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL",)},
-        respect_dns_ttl="!has no effect: the system's resolver tells no TTL; dns_refresh_rate is used.",
         metadata="is read by nothing that is supported",
         wait_for_warm_on_init="is how static and DNS clusters start anyway",
         cleanup_interval="concerns original destination clusters",
@@ -270,7 +269,9 @@ def _connection(message: Any, path: Path, translation: Translation) -> dict[str,
 
 
 def _dns(message: Any, given: dict[str, Any]) -> dict[str, Any]:
-    settings: dict[str, Any] = {"dns_lookup_family": _LOOKUP[enum_name(message, "dns_lookup_family")]}
+    settings: dict[str, Any] = {
+        "dns_lookup_family": _LOOKUP[enum_name(message, "dns_lookup_family")], "respect_dns_ttl": given.get("respect_dns_ttl", False),
+    }
     if "dns_refresh_rate" in given:
         settings["dns_refresh_s"] = seconds(given["dns_refresh_rate"])
     return settings

@@ -246,6 +246,8 @@ def _cluster(cluster: Cluster) -> Data:
         data["least_request_lb_config"] = {"choice_count": cluster.least_request_choices}
     if "panic_threshold_percent" in different:
         data["common_lb_config"] = {"healthy_panic_threshold": {"value": cluster.panic_threshold_percent}}
+    if cluster.respect_dns_ttl:
+        data["respect_dns_ttl"] = True
     if "dns_refresh_s" in different:
         data["dns_refresh_rate"] = duration(cluster.dns_refresh_s)
     if "dns_lookup_family" in different:

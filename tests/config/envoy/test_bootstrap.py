@@ -97,7 +97,6 @@ def test_ignored_but_told() -> None:
     [
         ("admin logs", "admin.access_log", "admin access logs are not written yet"),
         ("admin log of old", "admin.access_log_path", "admin access logs are not written yet"),
-        ("dns cluster", "static_resources.clusters[0].respect_dns_ttl", "dns_refresh_rate is used"),
     ],
 )
 def test_what_nothing_honours_is_taken_with_a_warning(name: str, path: str, words: str) -> None:
