@@ -6,6 +6,7 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.model import AccessLog, Listener, ResourceKind
 from meshproxy.model.snapshot import unpack
+from meshproxy.scoreboard.blocks import logs_of
 from meshproxy.telemetry.logs import LogSinks
 
 LINGER_S = 900.0
@@ -48,9 +49,4 @@ class AccessLogs:
 
 
 def _sinks_of(listener: Listener, blocks: dict[str, int]) -> dict[int, AccessLog]:
-    return {
-        blocks[f"log:{chain_at}:{log_at}"]: log
-        for chain_at, chain in enumerate(listener.chains)
-        for log_at, log in enumerate(chain.terminal.access_logs)
-        if f"log:{chain_at}:{log_at}" in blocks
-    }
+    return {blocks[label]: log for label, log in logs_of(listener) if label in blocks}

@@ -67,7 +67,7 @@ cdef class Request:
     def remote_address(self):
         """The IP address of the socket's peer; "" for a UNIX socket."""
         self.check()
-        return self.exchange.downstream.remote_ip[:self.exchange.downstream.remote_ip_length].decode("ascii")
+        return self.exchange.downstream.info.remote_ip[:self.exchange.downstream.info.remote_ip_length].decode("ascii")
 
     def header(self, name, default=None):
         """The first value of a header, whatever its case, as it will go upstream."""

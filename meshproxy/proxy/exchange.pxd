@@ -9,6 +9,7 @@ added lines. The exchange owns a copy of the request's head, since it has to liv
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from meshproxy.balance.cluster cimport Cluster, Host
 from meshproxy.codecs.http1 cimport Head, HeaderField
+from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.lines cimport Lines
 from meshproxy.proxy.request_match cimport RouteInput
 from meshproxy.proxy.router cimport CompiledRoute, Edits, Router, Target
@@ -27,9 +28,7 @@ cdef enum Phase:
 
 cdef class DownstreamStream(Protocol):
     """The client's side of an exchange."""
-    cdef char remote_ip[48]              # text, for x-forwarded-for; the socket's peer
-    cdef size_t remote_ip_length
-    cdef bint tls
+    cdef ConnectionInfo info
     # `head`/`bytes` are the upstream's, with dropped fields marked, or NULL; exchange.response_lines are added. `end`: there is no body.
     cdef void send_response(self, Exchange exchange, int status, const char *bytes, Head *head, bint end) except *
     cdef void send_informational(self, Exchange exchange, int status, const char *bytes, Head *head) except *

@@ -383,7 +383,7 @@ cdef class Exchange(Actor):
         if self.route is None:
             self.config.cells[HTTP_NO_ROUTE] += 1
             self.fail(NO_ROUTE)
-        elif self.route.virtual_host.require_tls and not self.downstream.tls:
+        elif self.route.virtual_host.require_tls and not self.downstream.info.tls:
             self.redirect_to_https()
         elif self.route.action == ACTION_FORWARD:
             self.forward()

@@ -113,7 +113,7 @@ cdef void receive_request(Exchange x) except *:
         if config.xff_trusted_hops == 0 or not has(head, HEADER_X_FORWARDED_PROTO):
             drop_known(head, HEADER_X_FORWARDED_PROTO)
             add_forwarded_proto(x)
-        if not config.skip_xff_append and x.downstream.remote_ip_length:
+        if not config.skip_xff_append and x.downstream.info.remote_ip_length:
             append_forwarded_for(x)
     else:
         find_client(x, config.xff_trusted_hops)
@@ -126,8 +126,8 @@ cdef void receive_request(Exchange x) except *:
         drop_known(head, HEADER_X_ENVOY_ORIGINAL_PATH)
         if x.client_ip_length:
             lines_add(lines, b"x-envoy-external-address", 24, x.client_ip, x.client_ip_length)
-        elif x.downstream.remote_ip_length:
-            lines_add(lines, b"x-envoy-external-address", 24, x.downstream.remote_ip, x.downstream.remote_ip_length)
+        elif x.downstream.info.remote_ip_length:
+            lines_add(lines, b"x-envoy-external-address", 24, x.downstream.info.remote_ip, x.downstream.info.remote_ip_length)
     if config.user_agent:
         add_user_agent(x)
     if config.via:
@@ -160,7 +160,7 @@ cdef void add_user_agent(Exchange x) except *:
 
 
 cdef void add_forwarded_proto(Exchange x) except *:
-    if x.downstream.tls:
+    if x.downstream.info.tls:
         lines_raw(&x.request_lines, b"x-forwarded-proto: https\r\n", 26)
     else:
         lines_raw(&x.request_lines, b"x-forwarded-proto: http\r\n", 25)
@@ -173,7 +173,7 @@ cdef void append_forwarded_for(Exchange x) except *:
     cdef int i = head.known[HEADER_X_FORWARDED_FOR]
     cdef bint first = True
     if i < 0:
-        lines_add(lines, b"x-forwarded-for", 15, x.downstream.remote_ip, x.downstream.remote_ip_length)
+        lines_add(lines, b"x-forwarded-for", 15, x.downstream.info.remote_ip, x.downstream.info.remote_ip_length)
         return
     lines_raw(lines, b"x-forwarded-for: ", 17)
     while i < head.count:
@@ -185,7 +185,7 @@ cdef void append_forwarded_for(Exchange x) except *:
             first = False
         i += 1
     lines_raw(lines, b",", 1)
-    lines_raw(lines, x.downstream.remote_ip, x.downstream.remote_ip_length)
+    lines_raw(lines, x.downstream.info.remote_ip, x.downstream.info.remote_ip_length)
     lines_raw(lines, b"\r\n", 2)
 
 
@@ -353,7 +353,7 @@ cdef void fill_input(Exchange x, RouteInput *request) noexcept:
     request.path_length = x.path_length
     request.authority = x.authority
     request.authority_length = x.authority_length
-    request.tls = x.downstream.tls
+    request.tls = x.downstream.info.tls
 
 
 cdef size_t decimal(char *out, uint64_t value) noexcept:

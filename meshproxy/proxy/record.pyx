@@ -58,7 +58,7 @@ cdef void describe(Exchange x, Facts *facts) noexcept:
         set_text(&facts.original_path, x.bytes + x.head.path_at, x.head.path_length)
         set_text(&facts.authority, x.authority, x.authority_length)
         facts.minor_version = x.head.minor_version
-    if x.downstream.tls:
+    if x.downstream.info.tls:
         set_text(&facts.scheme, b"https", 5)
     else:
         set_text(&facts.scheme, b"http", 4)

@@ -63,3 +63,5 @@ cdef class Protocol:
     cdef void on_closed(self, int why, int error) except *
     cdef void on_protocol_timer(self, int64_t now_ms) except *
     cdef void on_protocol_turn(self) except *
+    # Say goodbye when the present work is done; with `close_idle` also when there is none now.
+    cdef void drain(self, bint close_idle) except *

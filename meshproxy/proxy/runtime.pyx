@@ -66,3 +66,6 @@ cdef class Protocol:
 
     cdef void on_protocol_turn(self) except *:
         pass
+
+    cdef void drain(self, bint close_idle) except *:
+        pass

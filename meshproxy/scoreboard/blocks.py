@@ -10,7 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from meshproxy.errors import TableFullError
-from meshproxy.model import AccessLog, Cluster, Endpoint, EndpointSet, Listener, Resource, ResourceKind, RouteTable
+from meshproxy.model import (
+    AccessLog,
+    Cluster,
+    ConnectionLimit,
+    Endpoint,
+    EndpointSet,
+    HttpConnectionManager,
+    HttpInspector,
+    Listener,
+    LocalRateLimit,
+    NetworkRbac,
+    ProxyProtocol,
+    Resource,
+    ResourceKind,
+    RouteTable,
+    Secret,
+    TcpProxy,
+    TlsInspector,
+)
 from meshproxy.scoreboard.catalogue import BlockKind, block_cells
 from meshproxy.scoreboard.region import PAGE_CELLS, Region
 
@@ -100,13 +118,14 @@ class BlockAllocator:
         pool.last_token[number] = PREDECESSOR
         self._released.setdefault(PREDECESSOR, []).append((pool, number))
 
-    def blocks_for(self, resource: Resource, value: Cluster | EndpointSet | RouteTable | Listener) -> dict[str, int]:
+    def blocks_for(self, resource: Resource, value: Secret | Cluster | EndpointSet | RouteTable | Listener) -> dict[str, int]:
         """The blocks of everything that the resource counts, by the keys that workers look up:
 
-        CLUSTER      `cluster`, `host:<address>` for each endpoint of a static cluster
+        CLUSTER      `cluster`, `ssl` with TLS, `http2` where it may speak that, `host:<address>` for each endpoint of a static cluster
         ENDPOINTS    `host:<address>`
         ROUTE_TABLE  `vhost:<name>` for each virtual host with `stats`
-        LISTENER     `listener`, `http:<stat_prefix>`, and `log:<chain>:<log>` with the number of an access log's sink, not a cell
+        LISTENER     `listener`; `ssl` with TLS, `http2` with HTTP; `<kind>:<stat_prefix>` for each terminal and filter that counts;
+                     and the labels of `logs_of` with the number of an access log's sink, not a cell
 
         Raises TableFullError, and then nothing was taken.
         """
@@ -195,8 +214,16 @@ Wanted = Iterator[tuple[str, tuple[str, str]]]
 """(label in `Resource.blocks`, (kind, name))."""
 
 
+def _of_secret(secret: Secret) -> Wanted:
+    yield from ()
+
+
 def _of_cluster(cluster: Cluster) -> Wanted:
     yield "cluster", (BlockKind.CLUSTER.name, cluster.stat_name)
+    if cluster.tls is not None:
+        yield "ssl", (BlockKind.CLUSTER_SSL.name, cluster.stat_name)
+    if cluster.protocol != "http1":
+        yield "http2", (BlockKind.CLUSTER_HTTP2.name, cluster.stat_name)
     if cluster.discovery == "static":
         yield from _of_hosts(cluster.name, cluster.endpoints)
 
@@ -216,15 +243,48 @@ def _of_route_table(table: RouteTable) -> Wanted:
             yield f"vhost:{host.name}", (BlockKind.VHOST.name, host.name)
 
 
+def logs_of(listener: Listener) -> Iterator[tuple[str, AccessLog]]:
+    """Each access log with its label: `log:<chain>:<log>`, the default chain's number the last one; `log:listener:<log>` of connections."""
+    for place, chain in enumerate(listener.all_chains):
+        for at, log in enumerate(getattr(chain.terminal, "access_logs", ())):
+            yield f"log:{place}:{at}", log
+    for at, log in enumerate(listener.access_logs):
+        yield f"log:listener:{at}", log
+
+
+_COUNTED: dict[type, tuple[str, BlockKind]] = {
+    HttpConnectionManager: ("http", BlockKind.HTTP),
+    TcpProxy: ("tcp", BlockKind.TCP),
+    ConnectionLimit: ("connection_limit", BlockKind.CONNECTION_LIMIT),
+    LocalRateLimit: ("local_rate_limit", BlockKind.LOCAL_RATE_LIMIT),
+    NetworkRbac: ("rbac", BlockKind.RBAC),
+}
+
+
 def _of_listener(listener: Listener) -> Wanted:
     yield "listener", (BlockKind.LISTENER.name, listener.stat_name)
-    for place, chain in enumerate(listener.chains):
-        yield f"http:{chain.terminal.stat_prefix}", (BlockKind.HTTP.name, chain.terminal.stat_prefix)
-        for at, log in enumerate(chain.terminal.access_logs):
-            yield f"log:{place}:{at}", ("log", sink_target(log))
+    for row in listener.filters:
+        if isinstance(row, TlsInspector):
+            yield "tls_inspector", (BlockKind.TLS_INSPECTOR.name, "")
+        elif isinstance(row, HttpInspector):
+            yield "http_inspector", (BlockKind.HTTP_INSPECTOR.name, "")
+        elif isinstance(row, ProxyProtocol):
+            yield f"proxy_proto:{row.stat_prefix}", (BlockKind.PROXY_PROTO.name, f"{row.stat_prefix}." if row.stat_prefix else "")
+    for chain in listener.all_chains:
+        if chain.tls is not None:
+            yield "ssl", (BlockKind.LISTENER_SSL.name, listener.stat_name)
+        if isinstance(chain.terminal, HttpConnectionManager):
+            yield "http2", (BlockKind.HTTP2.name, "")
+        for row in (*chain.filters, chain.terminal):
+            if type(row) in _COUNTED:
+                label, kind = _COUNTED[type(row)]
+                yield f"{label}:{row.stat_prefix}", (kind.name, row.stat_prefix)
+    for label, log in logs_of(listener):
+        yield label, ("log", sink_target(log))
 
 
 _WANTED: dict[ResourceKind, Callable[..., Wanted]] = {
+    ResourceKind.SECRET: _of_secret,
     ResourceKind.CLUSTER: _of_cluster,
     ResourceKind.ENDPOINTS: _of_endpoints,
     ResourceKind.ROUTE_TABLE: _of_route_table,

@@ -33,9 +33,20 @@ class BlockKind(enum.Enum):
 
     SERVER = "server."
     LISTENER = "listener.{}."
+    LISTENER_SSL = "listener.{}.ssl."
     HTTP = "http.{}."
+    HTTP2 = "http2."
+    TCP = "tcp.{}."
+    TLS_INSPECTOR = "tls_inspector."
+    HTTP_INSPECTOR = "http_inspector."
+    PROXY_PROTO = "proxy_proto.{}"
+    CONNECTION_LIMIT = "connection_limit.{}."
+    LOCAL_RATE_LIMIT = "local_rate_limit.{}."
+    RBAC = "{}.rbac."
     VHOST = "vhost.{}."
     CLUSTER = "cluster.{}."
+    CLUSTER_SSL = "cluster.{}.ssl."
+    CLUSTER_HTTP2 = "cluster.{}.http2."
     HOST = ""
 
 
@@ -55,6 +66,21 @@ STATUS_CODES = (
 """Those with a counter of their own in a cluster (`upstream_rq_503`): IANA's registry, 418 and nginx' 499. Others: only in their class."""
 
 
+TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+TLS_CIPHERS = (
+    "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA", "ECDHE-RSA-AES256-SHA",
+    "AES128-GCM-SHA256", "AES256-GCM-SHA384", "AES128-SHA", "AES256-SHA", "other",
+)
+TLS_CURVES = ("X25519", "P-256", "P-384", "P-521", "X448", "other")
+TLS_SIGNATURES = (
+    "ecdsa_secp256r1_sha256", "ecdsa_secp384r1_sha384", "ecdsa_secp521r1_sha512", "ed25519", "rsa_pss_rsae_sha256", "rsa_pss_rsae_sha384",
+    "rsa_pss_rsae_sha512", "rsa_pkcs1_sha256", "rsa_pkcs1_sha384", "rsa_pkcs1_sha512", "rsa_pkcs1_sha1", "other",
+)
+"""Names with a counter of their own; the rest are counted as `other`."""
+
+
 def _c(name: str, help: str) -> Row:
     return Row(name, MetricType.COUNTER, help)
 
@@ -69,6 +95,65 @@ def _h(name: str, help: str) -> Row:
 
 def _classes(prefix: str, what: str) -> tuple[Row, ...]:
     return tuple(_c(f"{prefix}_{n}xx", f"{what} with a {n}xx status") for n in range(1, 6))
+
+
+def _ssl() -> tuple[Row, ...]:
+    """What TLS counts: one order for listeners and clusters, because one code counts both."""
+    return (
+        _c("handshake", "handshakes completed"),
+        _c("connection_error", "connections ended by a TLS error, failed checks of certificates not counted"),
+        _c("session_reused", "handshakes that resumed a session"),
+        _c("no_certificate", "handshakes in which the peer showed no certificate"),
+        _c("fail_verify_no_cert", "handshakes refused because a certificate was demanded and none came"),
+        _c("fail_verify_error", "handshakes refused because the peer's chain did not verify"),
+        _c("fail_verify_san", "handshakes refused because no subject alternative name matched"),
+        _c("fail_verify_cert_hash", "handshakes refused because neither pin nor hash matched"),
+        _c("ocsp_staple_failed", "handshakes refused for want of a good OCSP staple"),
+        _c("ocsp_staple_omitted", "handshakes without the OCSP staple that was asked for"),
+        _c("ocsp_staple_responses", "OCSP staples sent"),
+        _c("ocsp_staple_requests", "handshakes whose client asked for an OCSP staple"),
+        _c("was_key_usage_invalid", "handshakes whose certificate's key usage forbids what it was used for"),
+        _c("error_http_request", "connections that spoke HTTP in plaintext to a TLS port"),
+        _c("error_version", "handshakes without a common version"),
+        _c("error_no_shared_parameters", "handshakes without a common cipher, curve or signature"),
+        _c("error_alert", "connections that the peer ended with an alert"),
+        _c("error_malformed", "connections ended for bytes that are not TLS, or not as it must be"),
+        _c("error_closed", "connections that the peer left within the handshake"),
+        _c("error_timeout", "handshakes that took too long"),
+        _c("error_flood", "connections ended for too many key updates or renegotiations"),
+        *(_c(f"versions.{name}", f"handshakes by {name}") for name in TLS_VERSIONS),
+        *(_c(f"ciphers.{name}", f"handshakes with {name}") for name in TLS_CIPHERS),
+        *(_c(f"curves.{name}", f"handshakes with key exchange by {name}") for name in TLS_CURVES),
+        *(_c(f"sigalgs.{name}", f"handshakes whose peer signed with {name}") for name in TLS_SIGNATURES),
+    )
+
+
+def _http2() -> tuple[Row, ...]:
+    """What HTTP/2 counts: one order for both sides, because one code counts both."""
+    return (
+        _c("dropped_headers_with_underscores", "header fields dropped for an underscore in the name"),
+        _c("goaway_sent", "GOAWAY frames sent"),
+        _c("header_overflow", "heads over the limit of bytes or fields"),
+        _c("inbound_continuation_frames_flood", "connections closed for too many CONTINUATION frames in one head"),
+        _c("inbound_empty_frames_flood", "connections closed for frames with nothing in them"),
+        _c("inbound_priority_frames_flood", "connections closed for PRIORITY frames"),
+        _c("inbound_window_update_frames_flood", "connections closed for WINDOW_UPDATE frames"),
+        _c("inbound_reset_frames_flood", "connections closed for streams opened and reset at once (rapid reset)"),
+        _c("keepalive_timeout", "connections closed for an unanswered PING"),
+        _c("outbound_control_flood", "connections closed because the peer made us queue too many control frames (SETTINGS, PING, RST_STREAM)"),
+        _c("outbound_flood", "connections closed because the peer made us queue too many frames"),
+        _c("requests_rejected_with_underscores_in_headers", "requests refused for an underscore in a header name"),
+        _c("rx_messaging_error", "streams whose peer broke the rules of HTTP messages"),
+        _c("rx_reset", "RST_STREAM frames received"),
+        _c("stream_refused_errors", "streams that the peer refused"),
+        _c("trailers", "trailers received"),
+        _c("tx_flush_timeout", "streams reset because the peer gave no window for too long"),
+        _c("tx_reset", "RST_STREAM frames sent"),
+        _g("outbound_control_frames_active", "control frames queued"),
+        _g("outbound_frames_active", "frames queued"),
+        _g("pending_send_bytes", "body bytes waiting for the peer's window"),
+        _g("streams_active", "streams open"),
+    )
 
 
 CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
@@ -92,7 +177,73 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("downstream_cx_overflow", "connections refused at the listener's limit"),
         _c("downstream_cx_overload_reject", "connections refused at the worker's limit"),
         _c("no_filter_chain_match", "connections that no filter chain took"),
+        _c("downstream_cx_transport_socket_connect_timeout", "connections closed because their handshake took too long"),
+        _g("downstream_pre_cx_active", "sockets that listener filters look at"),
+        _c("downstream_pre_cx_timeout", "sockets whose listener filters met the time limit"),
+        _c("downstream_pre_cx_overflow", "sockets closed because too many waited for their first bytes"),
+        _c("downstream_listener_filter_remote_close", "connections that the client closed while listener filters looked"),
+        _c("downstream_listener_filter_error", "connections that a listener filter refused"),
+        _c("server_ssl_socket_factory.ssl_context_update_by_sds", "TLS contexts made anew because a secret changed"),
+        _c("server_ssl_socket_factory.ssl_context_update_failed", "changed secrets that were refused; the TLS context before them stays"),
+        _c("server_ssl_socket_factory.downstream_context_secrets_not_ready", "connections closed because a secret had not come yet"),
         _h("downstream_cx_length_ms", "how long connections lived"),
+    ),
+    BlockKind.LISTENER_SSL: _ssl(),
+    BlockKind.HTTP2: _http2(),
+    BlockKind.TCP: (
+        _c("downstream_cx_total", "connections"),
+        _c("downstream_cx_no_route", "connections without a cluster to go to"),
+        _c("downstream_cx_rx_bytes_total", "bytes received"),
+        _c("downstream_cx_tx_bytes_total", "bytes sent"),
+        _g("downstream_cx_tx_bytes_buffered", "bytes waiting to be sent"),
+        _c("downstream_flow_control_paused_reading_total", "times reading from the client paused"),
+        _c("downstream_flow_control_resumed_reading_total", "times reading from the client resumed"),
+        _c("idle_timeout", "connections closed for being idle"),
+        _c("max_downstream_connection_duration", "connections closed at their longest life"),
+        _c("early_data_received_count_total", "connections whose client sent before the endpoint was connected"),
+        _c("upstream_flush_total", "connections that still sent to the endpoint after the client had left"),
+        _g("upstream_flush_active", "connections that still send to the endpoint after the client has left"),
+    ),
+    BlockKind.TLS_INSPECTOR: (
+        _c("client_hello_too_large", "hellos over the limit"),
+        _c("tls_found", "connections that speak TLS"),
+        _c("tls_not_found", "connections that do not"),
+        _c("alpn_found", "TLS with ALPN"),
+        _c("alpn_not_found", "TLS without ALPN"),
+        _c("sni_found", "TLS with a server name"),
+        _c("sni_not_found", "TLS without a server name"),
+    ),
+    BlockKind.HTTP_INSPECTOR: (
+        _c("read_error", "reads that failed"),
+        _c("http10_found", "HTTP/1.0"),
+        _c("http11_found", "HTTP/1.1"),
+        _c("http2_found", "HTTP/2 by its preface"),
+        _c("http_not_found", "none of them"),
+    ),
+    BlockKind.PROXY_PROTO: (
+        _c("not_found_allowed", "connections without a header, which is allowed"),
+        _c("not_found_disallowed", "connections without a header, closed"),
+        _c("versions.v1.found", "headers of version 1"),
+        _c("versions.v1.disallowed", "headers of version 1, which is not allowed"),
+        _c("versions.v1.error", "headers of version 1 that are broken"),
+        _c("versions.v2.found", "headers of version 2"),
+        _c("versions.v2.disallowed", "headers of version 2, which is not allowed"),
+        _c("versions.v2.error", "headers of version 2 that are broken"),
+    ),
+    BlockKind.CONNECTION_LIMIT: (
+        _c("limited_connections", "connections refused"),
+        _g("active_connections", "connections counted"),
+    ),
+    BlockKind.LOCAL_RATE_LIMIT: (
+        _c("rate_limited", "connections refused for want of a token"),
+    ),
+    BlockKind.RBAC: (
+        _c("allowed", "connections that passed"),
+        _c("denied", "connections refused"),
+        _c("shadow_allowed", "connections that the shadow rules would let pass"),
+        _c("shadow_denied", "connections that the shadow rules would refuse"),
+        _c("logged", "connections that a rule of action log matched"),
+        _c("not_logged", "connections that no rule of action log matched"),
     ),
     BlockKind.HTTP: (
         _c("downstream_cx_total", "connections"),
@@ -105,6 +256,10 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _g("downstream_cx_active", "connections open"),
         _c("downstream_cx_http1_total", "HTTP/1 connections"),
         _g("downstream_cx_http1_active", "HTTP/1 connections open"),
+        _c("downstream_cx_http2_total", "HTTP/2 connections"),
+        _g("downstream_cx_http2_active", "HTTP/2 connections open"),
+        _c("downstream_cx_ssl_total", "TLS connections"),
+        _g("downstream_cx_ssl_active", "TLS connections open"),
         _c("downstream_cx_rx_bytes_total", "bytes received"),
         _c("downstream_cx_tx_bytes_total", "bytes sent"),
         _g("downstream_cx_tx_bytes_buffered", "bytes waiting to be sent"),
@@ -120,6 +275,8 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("downstream_flow_control_resumed_reading_total", "times reading from the client resumed"),
         _c("downstream_rq_total", "requests"),
         _c("downstream_rq_http1_total", "HTTP/1 requests"),
+        _c("downstream_rq_http2_total", "HTTP/2 requests"),
+        _c("downstream_rq_too_many_premature_resets", "connections closed for too many requests reset before their answer"),
         _g("downstream_rq_active", "requests active"),
         _c("downstream_rq_completed", "requests answered in full or in part"),
         *_classes("downstream_rq", "responses"),
@@ -154,6 +311,11 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("upstream_cx_total", "connections"),
         _g("upstream_cx_active", "connections open"),
         _c("upstream_cx_http1_total", "HTTP/1 connections"),
+        _c("upstream_cx_http2_total", "HTTP/2 connections"),
+        _c("upstream_cx_connect_attempts_exceeded", "TCP connections whose tries to connect all failed"),
+        _c("client_ssl_socket_factory.ssl_context_update_by_sds", "TLS contexts made anew because a secret changed"),
+        _c("client_ssl_socket_factory.ssl_context_update_failed", "changed secrets that were refused; the TLS context before them stays"),
+        _c("client_ssl_socket_factory.upstream_context_secrets_not_ready", "connects that failed because a secret had not come yet"),
         _c("upstream_cx_connect_fail", "connects that failed"),
         _c("upstream_cx_connect_timeout", "connects that timed out"),
         _c("upstream_cx_overflow", "times the connection breaker was open"),
@@ -186,6 +348,7 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("upstream_rq_per_try_timeout", "tries that timed out"),
         _c("upstream_rq_rx_reset", "requests reset by the endpoint"),
         _c("upstream_rq_tx_reset", "requests reset by us"),
+        _c("upstream_rq_max_duration_reached", "requests ended at their route's longest life"),
         _c("upstream_rq_retry", "retries"),
         _c("upstream_rq_retry_success", "retries that succeeded"),
         _c("upstream_rq_retry_overflow", "retries refused by the breaker or the budget"),
@@ -208,6 +371,8 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _h("upstream_cx_length_ms", "how long connections lived"),
         _h("upstream_rq_time", "time of requests"),
     ),
+    BlockKind.CLUSTER_SSL: _ssl(),
+    BlockKind.CLUSTER_HTTP2: _http2(),
     BlockKind.HOST: (
         _c("cx_total", "connections"),
         _g("cx_active", "connections open"),
@@ -249,7 +414,7 @@ def pxd() -> str:
     for kind in BlockKind:
         lines += ["", "cdef enum:"]
         for at, row in offsets(kind):
-            lines.append(f"    {kind.name}_{row.name.upper().replace('.', '_')} = {at}")
+            lines.append(f"    {kind.name}_{row.name.upper().replace('.', '_').replace('-', '_')} = {at}")
         lines.append(f"    {kind.name}_CELLS = {block_cells(kind)}")
     return "\n".join(lines) + "\n"
 

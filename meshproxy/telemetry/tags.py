@@ -10,6 +10,14 @@ from meshproxy.scoreboard.catalogue import BlockKind
 
 THING_TAG = {
     BlockKind.LISTENER: "envoy.listener_address",
+    BlockKind.LISTENER_SSL: "envoy.listener_address",
+    BlockKind.TCP: "envoy.tcp_prefix",
+    BlockKind.PROXY_PROTO: "envoy.proxy_protocol_prefix",
+    BlockKind.CONNECTION_LIMIT: "envoy.connection_limit_prefix",
+    BlockKind.LOCAL_RATE_LIMIT: "envoy.local_network_ratelimit_prefix",
+    BlockKind.RBAC: "envoy.rbac_prefix",
+    BlockKind.CLUSTER_SSL: "envoy.cluster_name",
+    BlockKind.CLUSTER_HTTP2: "envoy.cluster_name",
     BlockKind.HTTP: "envoy.http_conn_manager_prefix",
     BlockKind.VHOST: "envoy.virtual_host",
     BlockKind.CLUSTER: "envoy.cluster_name",
@@ -18,7 +26,7 @@ THING_TAG = {
 """The tag that carries the thing's name. The server's blocks have one only when they are of a single worker (`worker_3`)."""
 
 _STATUS = re.compile(r"^(.*_rq)_(\d)(\d\d|xx)$")
-_PREFIXES = {kind: kind.value.split("{}")[0] for kind in BlockKind}
+_PREFIXES = {kind: kind.value.replace("{}.", "").replace("{}", "") for kind in BlockKind}
 
 
 class Tagged(NamedTuple):
@@ -62,4 +70,4 @@ def tagged(kind: BlockKind | None, thing: str, row: str) -> Tagged:
     if kind is BlockKind.SERVER:
         # A name of its own: a sum over all labels of `server.x` must not count everything twice.
         return Tagged("server.worker." + row, ((THING_TAG[kind], thing.removeprefix("worker_")),))
-    return Tagged(name, (*tags, (THING_TAG[kind], clean(thing))))
+    return Tagged(name, (*tags, (THING_TAG[kind], clean(thing.removesuffix(".")))))

@@ -11,9 +11,9 @@ cdef enum:
 
 
 cdef class Acceptor(Source):
-    def __init__(self, Loop loop, Connections connections, int fd, bint shared):
+    def __init__(self, Loop loop, Listener listener, int fd, bint shared):
         self.loop = loop
-        self.connections = connections
+        self.listener = listener
         self.fd = fd
         self.shared = shared
         set_no_delay(fd)                         # what is accepted inherits it; a UNIX socket refuses, and needs none
@@ -22,10 +22,6 @@ cdef class Acceptor(Source):
     def watch(self):
         """A socket that all workers share wakes one of them (EPOLLEXCLUSIVE)."""
         self.loop.watch(self, EPOLLIN | (EPOLLEXCLUSIVE if self.shared else 0))
-
-    def adopt(self, Connections connections):
-        """The listener's settings were replaced."""
-        self.connections = connections
 
     cdef void on_events(self, uint32_t events) except *:
         cdef int i
@@ -37,7 +33,7 @@ cdef class Acceptor(Source):
         cdef Sockaddr peer
         cdef int fd = accept_connection(self.fd, &peer)
         if fd >= 0:
-            self.connections.accept(fd, &peer)
+            self.listener.accept(fd, &peer)
             return True
         if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
             self.wait_for_descriptors()
@@ -70,9 +66,9 @@ cdef class Acceptor(Source):
             self.fd = -1
 
 
-def take_connection(Connections connections, int fd):
+def take_connection(Listener listener, int fd):
     """A connection that somebody else accepted for this listener; `fd` is ours from now on."""
     cdef Sockaddr peer
     peer_address(fd, &peer)
-    connections.accept(fd, &peer)
-    connections.loop.flush()
+    listener.accept(fd, &peer)
+    listener.loop.flush()

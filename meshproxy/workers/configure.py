@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
+import os
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 
 from gevent import sleep
 
 from meshproxy.balance.cluster import Cluster, Host
-from meshproxy.errors import ConfigError, Problem
-from meshproxy.filters.python import Greenlets, PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Cluster as ClusterModel
-from meshproxy.model import Endpoint, EndpointSet, HttpConnectionManager, Listener, Process, Resource, ResourceKind, RouteTable, SocketAddress
+from meshproxy.model import Endpoint, EndpointSet, Process, Resource, ResourceKind, RouteTable, Secret
 from meshproxy.model.snapshot import unpack
-from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
+from meshproxy.proxy.exchange import RouterSlot
 from meshproxy.proxy.router import Router, compile_slices
 from meshproxy.scoreboard.region import Region
-from meshproxy.telemetry.accesslog import Format
-from meshproxy.workers.accept import Acceptor, take_connection
-from meshproxy.workers.downstream import Connections, ExchangePool
+from meshproxy.workers.listener_config import Listeners
 from meshproxy.workers.loop import Loop
-from meshproxy.workers.upstream import ClusterPools, HostPool
+from meshproxy.workers.pool import ClusterPools, HostPool
+from meshproxy.workers.upstream_http1 import Http1Dialer
 
 SLICE_NS = 1_000_000
 """A change may hold the loop for so long at a time (design: slices of at most 1 ms)."""
 
 Sockets = Iterable[tuple[ListenerSocket, int]]
 Swap = Callable[[], None]
-
-
-class ListenerState:
-    """A live listener of this worker: its sockets and its connections."""
-
-    def __init__(self, connections: Connections) -> None:
-        self.connections = connections
-        self.acceptors: list[Acceptor] = []
-
-    def stop_accepting(self) -> None:
-        """Nobody who already queues is reset: what waits is accepted first."""
-        for acceptor in self.acceptors:
-            acceptor.empty_queue()
-            acceptor.close()
-        self.acceptors.clear()
 
 
 class Configuration:
@@ -54,19 +36,17 @@ class Configuration:
         self.loop = loop
         self.region = region
         self.slot = slot
-        self.max_worker_connections = max_worker_connections
-        self.log = log
         self.pools = ClusterPools(loop)
-        self.exchanges = ExchangePool(loop)
-        self.greenlets = Greenlets()
+        self.http1 = Http1Dialer()
         self.endpoint_sets: dict[str, tuple[EndpointSet, dict[str, int]]] = {}
         self.blocks: dict[str, dict[str, int]] = {}
         self.routes: dict[str, RouterSlot] = {}
-        self.listeners: dict[str, ListenerState] = {}
+        self.secrets: dict[str, Secret] = {}
         self.retired: list[object] = []
         """What the present change took out of use: its metrics' places are free once nothing refers to it."""
-        self.leaving: list[ListenerState] = []
-        """Removed listeners with connections that are still open."""
+        self.listeners = Listeners(
+            loop, region, slot, max_worker_connections, self.pools, self._route_slot, lambda thing: self.retired.append(thing), log,
+        )
         self._slice_started_ns = 0
 
     # -- a change
@@ -90,17 +70,15 @@ class Configuration:
         for kind, name in sorted(removes, reverse=True):
             self._remove(ResourceKind(kind), name)
             self._breathe()
-        self.leaving = [state for state in self.leaving if state.connections.count]
+        self.listeners.forget_ended()
         self.loop.settle()
         retired, self.retired = self.retired, []
         return retired
 
     def limit(self, process: Process) -> None:
         """What the worker may hold from now on."""
-        self.max_worker_connections = process.max_worker_connections
         self.loop.buffered_limit = process.max_worker_buffer_bytes
-        for state in self.listeners.values():
-            state.connections.max_worker_connections = process.max_worker_connections
+        self.listeners.limit(process.max_worker_connections)
 
     def _breathe(self) -> None:
         if perf_counter_ns() - self._slice_started_ns > SLICE_NS:
@@ -109,10 +87,8 @@ class Configuration:
 
     @staticmethod
     def _close(sockets: Sockets) -> None:
-        from os import close
-
         for _socket, fd in sockets:
-            close(fd)
+            os.close(fd)
 
     def _compile(self, resource: Resource, sockets: list) -> list[Swap]:
         value = unpack(resource)
@@ -122,7 +98,9 @@ class Configuration:
             return [self._endpoint_set(value, resource.blocks)]
         if isinstance(value, RouteTable):
             return [self._route_table(value, resource.blocks)]
-        return [self._listener(value, resource.blocks, sockets)]
+        if isinstance(value, Secret):
+            return [lambda: self.secrets.update({value.name: value})]
+        return [self.listeners.compile(value, resource.blocks, sockets)]
 
     # -- clusters
 
@@ -162,7 +140,7 @@ class Configuration:
             host = known.pop(address, None)
             if host is None:
                 host = Host(endpoint.address, endpoint, self.region, self.slot, blocks[f"host:{address}"])
-                host.pool = HostPool(self.loop, cluster, host)
+                host.pool = HostPool(self.loop, cluster, host, self.http1, None)
             else:
                 host.renew(endpoint)
             hosts.append(host)
@@ -199,69 +177,17 @@ class Configuration:
     def _route_slot(self, name: str) -> RouterSlot:
         return self.routes.setdefault(name, RouterSlot(None))
 
-    # -- listeners
-
-    def _listener(self, model: Listener, blocks: dict[str, int], sockets: list) -> Swap:
-        config = self._http_config(model, model.chains[0].terminal, blocks)
-
-        def swap() -> None:
-            state = self.listeners.get(model.name)
-            if state is None:
-                connections = Connections(
-                    self.loop, self.exchanges, config, model, self.region, self.slot, blocks["listener"], self.max_worker_connections,
-                )
-                state = self.listeners[model.name] = ListenerState(connections)
-            else:
-                self.retired.append(state.connections.config)
-                state.connections.renew(config, model)
-            self._take_sockets(state, model, sockets)
-
-        return swap
-
-    def _take_sockets(self, state: ListenerState, model: Listener, sockets: list) -> None:
-        """The sockets that come for a listener are all it has from now on; without any it keeps its own."""
-        fresh = [(socket, fd) for socket, fd in sockets if socket.listener == model.name]
-        if fresh:
-            state.stop_accepting()
-        state.acceptors += [Acceptor(self.loop, state.connections, fd, socket.shared) for socket, fd in fresh]
-
-    def _http_config(self, model: Listener, manager: HttpConnectionManager, blocks: dict[str, int]) -> HttpConfig:
-        port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
-        logs = [
-            LogTarget(Format(access_log), blocks[f"log:0:{index}"], access_log.min_status)
-            for index, access_log in enumerate(manager.access_logs)
-        ]
-        return HttpConfig(
-            manager, model.name, port, model.buffer_limit_bytes, self._route_slot(manager.route_table), self.pools,
-            self._filters(manager), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
-        )
-
-    def _filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
-        """The user's filter objects, one of each for this connection manager in this worker."""
-        on_requests = []
-        for row in manager.filters:
-            module, _, name = row.target.partition(":")
-            try:
-                on_requests.append(getattr(importlib.import_module(module), name)(**row.settings).on_request)
-            except Exception as error:
-                problem = f'filter "{row.name}": {row.target} cannot be made: {type(error).__name__}: {error}'
-                raise ConfigError([Problem(problem)]) from error
-        return PythonFilters(on_requests, self.greenlets, self.log) if on_requests else None
-
     # -- removal and the end
 
     def _remove(self, kind: ResourceKind, name: str) -> None:
         if kind is ResourceKind.LISTENER:
-            state = self.listeners.pop(name, None)
-            if state is not None:
-                state.stop_accepting()
-                state.connections.drain(False)
-                self.leaving.append(state)
-                self.retired += [state.connections, state.connections.config]
+            self.listeners.remove(name)
         elif kind is ResourceKind.ROUTE_TABLE:
             if name in self.routes:
                 # Connections that are still open on a listener removed with it have their slot, and their routes, until they end.
                 self._retire_router(self.routes.pop(name).router)
+        elif kind is ResourceKind.SECRET:
+            self.secrets.pop(name, None)
         elif kind is ResourceKind.ENDPOINTS:
             self.endpoint_sets.pop(name, None)
         else:
@@ -278,23 +204,14 @@ class Configuration:
 
     def adopt(self, listener: str, fds: list[int]) -> None:
         """Connections that waited for a slot without a worker."""
-        state = self.listeners.get(listener)
-        if state is None:
-            self._close((None, fd) for fd in fds)
-            return
-        for fd in fds:
-            take_connection(state.connections, fd)
+        self.listeners.adopt(listener, fds)
         self.loop.settle()
 
     def drain(self, close_idle: bool) -> None:
-        """The process ends: no more connections, and each that is open closes after its next answer."""
-        for state in list(self.listeners.values()):
-            state.stop_accepting()
-            state.connections.drain(close_idle)
-        for state in self.leaving:
-            state.connections.drain(close_idle)
+        """The process ends."""
+        self.listeners.drain(close_idle)
         self.loop.settle()
 
     @property
     def open_connections(self) -> int:
-        return sum(state.connections.count for state in [*self.listeners.values(), *self.leaving])
+        return self.listeners.open_connections

@@ -154,6 +154,20 @@ static inline size_t put_ip(char *out, const Sockaddr *from) {
     return n;
 }
 
+/* The IP in 16 bytes, IPv4 as ::ffff:a.b.c.d; its family, 4 or 6, or 0 for a UNIX address. */
+static inline int put_binary_ip(uint8_t *out, const Sockaddr *from) {
+    if (from->storage.ss_family == AF_INET) {
+        memset(out, 0, 10);
+        out[10] = out[11] = 0xff;
+        memcpy(out + 12, &((const struct sockaddr_in *)&from->storage)->sin_addr, 4);
+        return 4;
+    }
+    if (from->storage.ss_family != AF_INET6)
+        return 0;
+    memcpy(out, &((const struct sockaddr_in6 *)&from->storage)->sin6_addr, 16);
+    return IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)&from->storage)->sin6_addr) ? 4 : 6;
+}
+
 static inline int address_port(const Sockaddr *from) {
     if (from->storage.ss_family == AF_INET)
         return ntohs(((const struct sockaddr_in *)&from->storage)->sin_port);

@@ -1,6 +1,6 @@
 """The system calls of `net.h`."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 
 cdef extern from "net.h" nogil:
     ctypedef struct Sockaddr:
@@ -16,6 +16,7 @@ cdef extern from "net.h" nogil:
     int start_connect(const Sockaddr *to) noexcept
     int make_address(Sockaddr *to, const char *text, size_t length, int port) noexcept
     size_t put_ip(char *out, const Sockaddr *address) noexcept
+    int put_binary_ip(uint8_t *out, const Sockaddr *address) noexcept
     size_t put_address(char *out, const Sockaddr *address) noexcept
     size_t put_decimal(char *out, uint64_t value) noexcept
     int address_port(const Sockaddr *address) noexcept

@@ -1,41 +1,19 @@
 """HTTP/1 from clients: one connection, one exchange at a time."""
 
-from libc.stdint cimport int64_t, uint32_t
-from meshproxy.codecs.http1 cimport BodyDecoder, Head, Limits
+from libc.stdint cimport int64_t
+from meshproxy.codecs.http1 cimport BodyDecoder, Head
+from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport DownstreamStream, Exchange, HttpConfig
+from meshproxy.workers.http_chain cimport HttpChain, HttpStarter
 from meshproxy.workers.loop cimport Loop
-from meshproxy.workers.net cimport Sockaddr
 from meshproxy.workers.transport cimport Transport
 
-cdef class ExchangePool:
-    cdef Loop loop
-    cdef list free
-    cdef Exchange take(self, HttpConfig config, DownstreamStream stream)
-    cdef void give(self, Exchange exchange) except *
-
-cdef class Connections:
-    """The downstream connections of one listener in this worker."""
-    cdef object __weakref__
-    cdef Loop loop
-    cdef ExchangePool exchanges
-    cdef readonly HttpConfig config
-    cdef readonly object model           # model.Listener
-    cdef Limits limits
-    cdef set open                        # of DownstreamHttp1
-    cdef int64_t *cells                  # the LISTENER block
-    cdef char *pages
-    cdef int64_t first_cell
-    cdef int slots
-    cdef public int64_t max_worker_connections
-    cdef readonly bint draining
-    cdef bint wildcard                   # the local address differs from connection to connection
-    cdef bytes local_address
-    cdef int64_t next_id
-    cdef void accept(self, int fd, const Sockaddr *peer) except *
+cdef class Http1Starter(HttpStarter):
+    pass
 
 cdef class DownstreamHttp1(DownstreamStream):
     cdef Loop loop
-    cdef Connections owner
+    cdef HttpChain chain
     cdef HttpConfig config
     cdef Transport transport
     cdef Exchange exchange
@@ -49,16 +27,15 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef bint chunked                    # the response's body
     cdef bint until_close                # the response's body ends with the connection
     cdef bint sent_end
-    cdef int remote_port
-    cdef bytes local_address
-    cdef int64_t id, served, opened_us
+    cdef int64_t served
     cdef int64_t head_started_us         # of the head that is being received; 0 = none
     cdef int64_t expires_ms
 
-    cdef void open(self, int fd) except *
+    cdef void open(self) except *
     cdef void consume(self, const char *data, size_t length) except *
     cdef size_t take_head(self, const char *data, size_t length, size_t scanned) except? 0xffffffff
     cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff
+    cdef void hand_over(self, const char *data, size_t length) except *
     cdef void renew_config(self) except *
     cdef void refuse_version(self, Exchange exchange) except *
     cdef void consume_partial(self) except *

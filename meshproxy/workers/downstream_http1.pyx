@@ -12,15 +12,13 @@ from meshproxy.proxy.exchange cimport PHASE_LOCAL
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
-from meshproxy.scoreboard.region cimport Region, histogram_record, sum_cell
 from meshproxy.telemetry.facts cimport Facts
+from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.listener cimport set_local
 from meshproxy.workers.net cimport *
 
 cdef enum:
-    MAX_FIELDS = 1024                    # the most that `max_headers` may say
     DISCARD_BYTES = 1 << 20              # of an answered request's body; more, and a close is cheaper
-    FREE_EXCHANGES = 1024
-    DELAYED_CLOSE_MS = 1000              # Envoy's default, and ours where it is turned off: nobody may hold a connection for ever
 
 cdef HeaderField request_fields[MAX_FIELDS]
 cdef Head request_head
@@ -30,91 +28,20 @@ request_head.capacity = MAX_FIELDS
 cdef char remote_text[64]
 
 
-cdef class ExchangePool:
-    def __init__(self, Loop loop):
-        self.loop = loop
-        self.free = []
-
-    cdef Exchange take(self, HttpConfig config, DownstreamStream stream):
-        cdef Exchange exchange = <Exchange>self.free.pop() if self.free else Exchange()
-        exchange.runtime = self.loop
-        exchange.config = config
-        exchange.downstream = stream
-        return exchange
-
-    cdef void give(self, Exchange exchange) except *:
-        exchange.clear()
-        if len(self.free) < FREE_EXCHANGES:
-            self.free.append(exchange)
-        else:
-            self.loop.forget_timer(exchange)
-
-
-cdef class Connections:
-    def __init__(self, Loop loop, ExchangePool exchanges, HttpConfig config, model, Region region, int slot, int64_t cell, int64_t max_worker_connections):
-        self.loop = loop
-        self.exchanges = exchanges
-        self.open = set()
-        self.pages = region.pages()
-        self.slots = region.slots
-        self.cells = region.page(slot) + cell
-        self.first_cell = cell
-        self.max_worker_connections = max_worker_connections
-        self.renew(config, model)
-
-    def renew(self, HttpConfig config, model):
-        """Open connections take the new settings with their next request."""
-        self.config = config
-        self.model = model
-        self.limits.head_bytes = config.max_head_bytes
-        self.limits.headers = min(config.max_headers, MAX_FIELDS)
-        self.limits.target_bytes = config.max_head_bytes
-        self.limits.allow_http_10 = True         # read, to be refused in words
-        self.limits.allow_absolute_form = config.allow_absolute_url
-
-    def drain(self, bint close_idle):
-        """Every connection closes after its next answer; with `close_idle` those at rest close now."""
-        self.draining = True
-        for connection in list(self.open):
-            (<DownstreamHttp1>connection).drain(close_idle)
-
-    @property
-    def count(self):
-        """Open connections."""
-        return len(self.open)
-
-    cdef void accept(self, int fd, const Sockaddr *peer) except *:
-        """Take over an accepted socket, or close it when a limit is reached."""
-        cdef DownstreamHttp1 connection
-        cdef int64_t limit = self.model.max_connections
-        self.cells[LISTENER_DOWNSTREAM_CX_TOTAL] += 1
-        if limit and sum_cell(self.pages, self.slots, self.first_cell + LISTENER_DOWNSTREAM_CX_ACTIVE) >= limit:
-            self.cells[LISTENER_DOWNSTREAM_CX_OVERFLOW] += 1
-            close(fd)
-            return
-        if self.loop.server[SERVER_TOTAL_CONNECTIONS] >= self.max_worker_connections:
-            self.cells[LISTENER_DOWNSTREAM_CX_OVERLOAD_REJECT] += 1
-            self.loop.server[SERVER_OVERLOAD_REJECTED_CX] += 1
-            close(fd)
-            return
-        connection = DownstreamHttp1(self)
-        connection.remote_ip_length = put_ip(connection.remote_ip, peer)
-        connection.remote_port = address_port(peer)
-        try:
-            connection.open(fd)
-        except BaseException:
-            connection.transport.close(CLOSE_LOCAL)
-            raise
+cdef class Http1Starter(HttpStarter):
+    cdef void start(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *first, size_t length) except *:
+        cdef DownstreamHttp1 connection = DownstreamHttp1(chain, transport, info)
+        transport.protocol = connection
+        connection.open()
 
 
 cdef class DownstreamHttp1(DownstreamStream):
-    def __init__(self, Connections owner):
-        self.owner = owner
-        self.loop = owner.loop
-        self.config = owner.config
-        self.transport = Transport(owner.loop, self)
-        owner.next_id += 1
-        self.id = owner.next_id
+    def __init__(self, HttpChain chain, Transport transport, ConnectionInfo info):
+        self.chain = chain
+        self.loop = chain.loop
+        self.config = chain.config
+        self.transport = transport
+        self.info = info
         body_start(&self.decoder, BODY_NONE, 0, 0)
 
     def __dealloc__(self):
@@ -123,49 +50,31 @@ cdef class DownstreamHttp1(DownstreamStream):
 
     # -- the connection
 
-    cdef void open(self, int fd) except *:
+    cdef void open(self) except *:
         cdef int64_t *cells = self.config.cells
         cdef Sockaddr local
-        cdef char text[128]
-        self.owner.open.add(self)
-        self.owner.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] += 1
-        self.loop.server[SERVER_TOTAL_CONNECTIONS] += 1
-        cells[HTTP_DOWNSTREAM_CX_TOTAL] += 1
-        cells[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
+        count_opened(self.config)
         cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] += 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] += 1
-        self.opened_us = self.loop.now_us
-        if self.config.logs is not None:
-            local_address(fd, &local)
-            self.local_address = text[:put_address(text, &local)]
+        if self.config.logs is not None and self.info.local_address is None:
+            local_address(self.transport.fd, &local)
+            set_local(self.info, &local)
         if self.config.max_connection_duration_ms:
             self.expires_ms = self.loop.now_ms + self.config.max_connection_duration_ms
         self.transport.high_watermark = self.config.buffer_limit
-        self.transport.open(fd, False)
         self.transport.count_by(
             &cells[HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED],
         )
         self.rest()
 
     cdef void on_closed(self, int why, int error) except *:
-        cdef int64_t *cells = self.config.cells
-        cdef bint remote = why == CLOSE_REMOTE
         cdef Exchange exchange = self.exchange
-        self.owner.open.discard(self)
         if self.transport.grace_over:
-            cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
-        self.owner.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] -= 1
-        self.owner.cells[LISTENER_DOWNSTREAM_CX_DESTROY] += 1
-        histogram_record(&self.owner.cells[LISTENER_DOWNSTREAM_CX_LENGTH_MS], self.loop.now_us - self.opened_us)
-        self.loop.server[SERVER_TOTAL_CONNECTIONS] -= 1
-        cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
-        cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
-        cells[HTTP_DOWNSTREAM_CX_DESTROY] += 1
-        cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL] += 1
-        histogram_record(&cells[HTTP_DOWNSTREAM_CX_LENGTH_MS], self.loop.now_us - self.opened_us)
+            self.config.cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
+        self.config.cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
+        count_closed(self.config, why, self.loop.now_us - self.info.opened_us, exchange is not None)
+        self.chain.closed(self.transport, self.info)
         if exchange is not None:
-            cells[HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ] += 1
-            cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ] += 1
             exchange.on_downstream_gone()
 
     cdef void rest(self) except *:
@@ -273,7 +182,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef Head *head = &request_head
         cdef Exchange exchange
         cdef size_t head_length
-        cdef int verdict = parse_request(head, data, length, scanned, &self.owner.limits)
+        cdef int verdict = parse_request(head, data, length, scanned, &self.chain.limits)
         if verdict == PARSE_MORE:
             self.hold(data, length)
             self.scanned = length
@@ -282,17 +191,20 @@ cdef class DownstreamHttp1(DownstreamStream):
                 if self.config.request_headers_timeout_ms:
                     self.loop.set_timer(self.transport, self.loop.now_ms + self.config.request_headers_timeout_ms)
             return 0
+        if verdict == ERROR_HTTP2_PREFACE and self.served == 0 and self.chain.codec == CODEC_AUTO and self.chain.http2 is not None:
+            self.hand_over(data, length)
+            return 0
         if verdict != PARSE_OK:
             self.refuse(verdict)
             return 0
         head_length = head.length
-        if self.config is not self.owner.config:
+        if self.config is not self.chain.config:
             self.renew_config()
         self.config.cells[HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL] += 1
         self.served += 1
-        exchange = self.owner.exchanges.take(self.config, self)
+        exchange = self.chain.exchanges.take(self.config, self)
         self.exchange = exchange
-        exchange.connection_id = self.id
+        exchange.connection_id = self.info.id
         exchange.load(data, head, self.head_started_us if self.head_started_us else self.loop.now_us)
         self.head_started_us = 0
         self.sent_end = False
@@ -307,6 +219,16 @@ cdef class DownstreamHttp1(DownstreamStream):
             exchange.on_request_end(NULL, 0)
         return head_length
 
+    cdef void hand_over(self, const char *data, size_t length) except *:
+        """The client speaks HTTP/2 by prior knowledge: the connection was never one of ours."""
+        cdef int64_t *cells = self.config.cells
+        cells[HTTP_DOWNSTREAM_CX_TOTAL] -= 1
+        cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
+        cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] -= 1
+        cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
+        self.loop.set_timer(self.transport, 0)
+        self.chain.http2.start(self.chain, self.transport, self.info, data, length)
+
     cdef void refuse_version(self, Exchange exchange) except *:
         self.close_after = True
         exchange.begin_refused()
@@ -315,8 +237,8 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef void renew_config(self) except *:
         """The listener was changed: from this request on its new settings hold, and its gauges."""
         cdef int64_t *old = self.config.cells
-        cdef int64_t *new = self.owner.config.cells
-        self.config = self.owner.config
+        cdef int64_t *new = self.chain.config.cells
+        self.config = self.chain.config
         old[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
         old[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
         new[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
@@ -382,10 +304,10 @@ cdef class DownstreamHttp1(DownstreamStream):
         self.close_after = True
         self.partial_length = 0
         if exchange is None:
-            exchange = self.owner.exchanges.take(self.config, self)
+            exchange = self.chain.exchanges.take(self.config, self)
             self.exchange = exchange
             self.sent_end = False
-            exchange.connection_id = self.id
+            exchange.connection_id = self.info.id
             exchange.load_nothing(self.head_started_us if self.head_started_us else self.loop.now_us)
             exchange.begin_refused()
         exchange.fail(outcome)
@@ -423,7 +345,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef HttpConfig config = self.config
         if self.close_after or not x.head.keep_alive or x.head.length == 0:
             return True
-        if self.loop.draining or self.owner.draining:
+        if self.loop.draining or self.chain.draining:
             config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
             return True
         if config.max_requests_per_connection and self.served >= config.max_requests_per_connection:
@@ -528,7 +450,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         """Give the exchange back and go on to the next request, or to the end."""
         if self.exchange is x:
             self.exchange = None
-        self.owner.exchanges.give(x)
+        self.chain.exchanges.give(x)
         if self.transport.fd < 0:
             return
         if self.close_after:
@@ -542,13 +464,13 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.transport.resume()
 
     cdef void describe(self, Facts *facts) noexcept:
-        cdef size_t length = self.remote_ip_length
-        memcpy(remote_text, self.remote_ip, length)
-        if self.remote_port >= 0:
+        cdef size_t length = self.info.remote_ip_length
+        memcpy(remote_text, self.info.remote_ip, length)
+        if self.info.remote.family:
             remote_text[length] = b':'
-            length += 1 + put_decimal(remote_text + length + 1, self.remote_port)
+            length += 1 + put_decimal(remote_text + length + 1, self.info.remote.port)
         facts.downstream_remote.at = facts.downstream_direct_remote.at = remote_text
         facts.downstream_remote.length = facts.downstream_direct_remote.length = length
-        if self.local_address is not None:
-            facts.downstream_local.at = <const char *>self.local_address
-            facts.downstream_local.length = len(self.local_address)
+        if self.info.local_address is not None:
+            facts.downstream_local.at = <const char *>self.info.local_address
+            facts.downstream_local.length = len(self.info.local_address)

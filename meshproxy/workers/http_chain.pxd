@@ -1,0 +1,40 @@
+"""HTTP on a filter chain: its compiled connection manager, and which version a connection speaks."""
+
+from libc.stdint cimport int64_t
+from meshproxy.codecs.http1 cimport Limits
+from meshproxy.proxy.connection cimport ConnectionInfo
+from meshproxy.proxy.exchange cimport DownstreamStream, Exchange, HttpConfig
+from meshproxy.workers.listener cimport Chain
+from meshproxy.workers.loop cimport Loop
+from meshproxy.workers.transport cimport Transport
+
+cdef enum:
+    MAX_FIELDS = 1024                    # the most that `max_headers` may say
+    DELAYED_CLOSE_MS = 1000              # Envoy's default, and ours where it is turned off: nobody may hold a connection for ever
+
+cdef class ExchangePool:
+    cdef Loop loop
+    cdef list free
+    cdef Exchange take(self, HttpConfig config, DownstreamStream stream)
+    cdef void give(self, Exchange exchange) except *
+
+cdef class HttpStarter:
+    """Makes the connections of one version of HTTP."""
+    # Serve an admitted connection. `first` are bytes that were read already, lent.
+    cdef void start(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *first, size_t length) except *
+
+cdef class HttpChain(Chain):
+    cdef readonly HttpConfig config
+    cdef ExchangePool exchanges
+    cdef HttpStarter http1, http2
+    cdef Limits limits
+    cdef int codec                       # CODEC_*
+
+cdef enum:
+    CODEC_AUTO = 0
+    CODEC_HTTP1
+    CODEC_HTTP2
+
+# Counters that both versions have.
+cdef void count_opened(HttpConfig config) noexcept
+cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active) noexcept

@@ -1,0 +1,196 @@
+"""A worker's listeners: how their filter chains are compiled, and what happens to open connections when they change."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+
+from meshproxy.errors import ConfigError, Problem
+from meshproxy.filters.python import Greenlets, PythonFilters
+from meshproxy.ipc.messages import ListenerSocket
+from meshproxy.model import FilterChain, HttpConnectionManager, Listener, SocketAddress
+from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
+from meshproxy.scoreboard.blocks import logs_of
+from meshproxy.scoreboard.region import Region
+from meshproxy.telemetry.accesslog import Format
+from meshproxy.workers.accept import Acceptor, take_connection
+from meshproxy.workers.downstream_http1 import Http1Starter
+from meshproxy.workers.http_chain import ExchangePool, HttpChain
+from meshproxy.workers.listener import Chain
+from meshproxy.workers.listener import Listener as LiveListener
+from meshproxy.workers.loop import Loop
+from meshproxy.workers.pool import ClusterPools
+
+Swap = Callable[[], None]
+Sockets = Iterable[tuple[ListenerSocket, int]]
+
+
+class ListenerState:
+    """A live listener of this worker: its sockets, its chains, and chains that it no longer has but whose connections are open."""
+
+    def __init__(self, live: LiveListener) -> None:
+        self.live = live
+        self.acceptors: list[Acceptor] = []
+        self.draining: list[Chain] = []
+
+    @property
+    def count(self) -> int:
+        """Open connections."""
+        return self.live.count + sum(chain.count for chain in self.draining)
+
+    def drain(self, close_idle: bool) -> None:
+        for chain in [*self.live.chains, *self.draining]:
+            chain.drain(close_idle)
+
+    def stop_accepting(self) -> None:
+        """Nobody who already queues is reset: what waits is accepted first."""
+        for acceptor in self.acceptors:
+            acceptor.empty_queue()
+            acceptor.close()
+        self.acceptors.clear()
+
+
+class Listeners:
+    """All listeners of this worker by name."""
+
+    def __init__(
+        self, loop: Loop, region: Region, slot: int, max_worker_connections: int, pools: ClusterPools,
+        route_slot: Callable[[str], RouterSlot], retire: Callable[[object], None], log: logging.Logger,
+    ) -> None:
+        self.loop = loop
+        self.region = region
+        self.slot = slot
+        self.max_worker_connections = max_worker_connections
+        self.pools = pools
+        self.route_slot = route_slot
+        self.retire = retire
+        self.log = log
+        self.exchanges = ExchangePool(loop)
+        self.greenlets = Greenlets()
+        self.http1 = Http1Starter()
+        self.states: dict[str, ListenerState] = {}
+        self.leaving: list[ListenerState] = []
+        """Removed listeners with connections that are still open."""
+
+    # -- a change
+
+    def compile(self, model: Listener, blocks: dict[str, int], sockets: list[tuple[ListenerSocket, int]]) -> Swap:
+        """All that can fail is done here; the swap cannot."""
+        logs = {label: LogTarget(Format(log), blocks[label], log.min_status) for label, log in logs_of(model)}
+        terminals = [self._terminal(model, chain, place, blocks, logs) for place, chain in enumerate(model.all_chains)]
+
+        def swap() -> None:
+            state = self.states.get(model.name)
+            if state is None:
+                live = LiveListener(self.loop, self.region, self.slot, blocks["listener"], self.max_worker_connections)
+                state = self.states[model.name] = ListenerState(live)
+            old = {_identity(chain.model): chain for chain in state.live.chains}
+            chains = [
+                self._chain(old.pop(_identity(chain), None), chain, terminal, blocks)
+                for chain, terminal in zip(model.all_chains, terminals, strict=True)
+            ]
+            state.live.renew(model, chains, None, None, False)
+            for chain in old.values():
+                chain.drain(False)
+                self.retire(chain)
+                state.draining.append(chain)
+            self._take_sockets(state, model, sockets)
+
+        return swap
+
+    def _chain(self, old: Chain | None, model: FilterChain, terminal: HttpConfig, blocks: dict[str, int]) -> Chain:
+        """A chain of which only its connection manager changed goes on: its open connections take the new settings with their next request."""
+        if isinstance(old, HttpChain) and isinstance(terminal, HttpConfig):
+            self.retire(old.config)
+            old.renew(model, terminal)
+            return old
+        return HttpChain(
+            self.loop, model, self.region, self.slot, blocks["listener"], None, [], terminal, self.exchanges, self.http1, None,
+        )
+
+    def _take_sockets(self, state: ListenerState, model: Listener, sockets: list[tuple[ListenerSocket, int]]) -> None:
+        """The sockets that come for a listener are all it has from now on; without any it keeps its own."""
+        fresh = [(socket, fd) for socket, fd in sockets if socket.listener == model.name]
+        if fresh:
+            state.stop_accepting()
+        state.acceptors += [Acceptor(self.loop, state.live, fd, socket.shared) for socket, fd in fresh]
+
+    # -- what serves a chain
+
+    def _terminal(self, model: Listener, chain: FilterChain, place: int, blocks: dict[str, int], logs: dict[str, LogTarget]) -> HttpConfig:
+        targets = [target for label, target in logs.items() if label.startswith(f"log:{place}:")]
+        if isinstance(chain.terminal, HttpConnectionManager):
+            return self._http_config(model, chain.terminal, targets, blocks)
+        raise ConfigError([Problem(f'listener "{model.name}": {type(chain.terminal).__name__} is not served')])
+
+    def _http_config(self, model: Listener, manager: HttpConnectionManager, logs: list[LogTarget], blocks: dict[str, int]) -> HttpConfig:
+        port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
+        return HttpConfig(
+            manager, model.name, port, model.buffer_limit_bytes, self.route_slot(manager.route_table), self.pools,
+            self._filters(manager), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
+        )
+
+    def _filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
+        """The user's filter objects, one of each for this connection manager in this worker."""
+        on_requests = []
+        for row in manager.filters:
+            module, _, name = row.target.partition(":")
+            try:
+                on_requests.append(getattr(importlib.import_module(module), name)(**row.settings).on_request)
+            except Exception as error:
+                problem = f'filter "{row.name}": {row.target} cannot be made: {type(error).__name__}: {error}'
+                raise ConfigError([Problem(problem)]) from error
+        return PythonFilters(on_requests, self.greenlets, self.log) if on_requests else None
+
+    # -- removal and the end
+
+    def remove(self, name: str) -> None:
+        state = self.states.pop(name, None)
+        if state is not None:
+            state.stop_accepting()
+            state.drain(False)
+            self.leaving.append(state)
+            self.retire(state.live)
+            for chain in state.live.chains:
+                self.retire(chain)
+                if isinstance(chain, HttpChain):
+                    self.retire(chain.config)
+
+    def forget_ended(self) -> None:
+        """Let go of what has no connection left."""
+        self.leaving = [state for state in self.leaving if state.count]
+        for state in self.states.values():
+            state.draining = [chain for chain in state.draining if chain.count]
+
+    def limit(self, max_worker_connections: int) -> None:
+        self.max_worker_connections = max_worker_connections
+        for state in self.states.values():
+            state.live.max_worker_connections = max_worker_connections
+
+    def adopt(self, name: str, fds: list[int]) -> None:
+        """Connections that waited for a slot without a worker."""
+        state = self.states.get(name)
+        for fd in fds:
+            if state is None:
+                os.close(fd)
+            else:
+                take_connection(state.live, fd)
+
+    def drain(self, close_idle: bool) -> None:
+        """The process ends: no more connections, and each that is open closes after what it does now."""
+        for state in list(self.states.values()):
+            state.stop_accepting()
+            state.drain(close_idle)
+        for state in self.leaving:
+            state.drain(close_idle)
+
+    @property
+    def open_connections(self) -> int:
+        return sum(state.count for state in [*self.states.values(), *self.leaving])
+
+
+def _identity(chain: FilterChain) -> tuple:
+    """Two chains that agree in this are one chain with new settings of what serves it; any other difference makes a new chain."""
+    return chain.name, chain.match, chain.tls, chain.filters, chain.connect_timeout_s, type(chain.terminal)
