@@ -1,0 +1,3 @@
+"""What Python sees of the ClientHello codec: for tests and tools. The data path uses the .pxd."""
+
+def parse_hello_bytes(data: bytes, *, limit: int = 16384) -> dict | int: ...
