@@ -1,0 +1,3 @@
+"""What Python sees of the detection: for tests. The data path uses the .pxd."""
+
+def detect_http_bytes(data: bytes, scanned: int = 0) -> int: ...

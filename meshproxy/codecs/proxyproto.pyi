@@ -1,0 +1,6 @@
+"""What Python sees of the PROXY codec: for tests and tools. The data path uses the .pxd."""
+
+def parse_proxy_bytes(data: bytes) -> dict | int: ...
+def compose_proxy_bytes(
+    version: int, family: int, source: tuple[bytes, int], destination: tuple[bytes, int], tlvs: list[tuple[int, bytes]] | None = None
+) -> bytes: ...
