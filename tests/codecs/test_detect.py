@@ -51,7 +51,8 @@ def test_it_is_known_as_soon_as_it_can_be(data: bytes) -> None:
 
 
 PIECES = st.sampled_from([
-    b"GET", b" ", b"/", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\r", b"\n", b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", b"\0", b"\xff", b"G" * 60,
+    b"GET", b" ", b"/", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\r", b"\n",
+    b"PRI * HTTP/2.0\r\n\r\n", b"SM\r\n\r\n", b"\0", b"\xff", b"G" * 60,
 ])
 
 
