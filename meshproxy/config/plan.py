@@ -19,8 +19,13 @@ MOST_REASONS = 8
 NEEDS_RESTART = ("workers", "user", "group", "control", "pid_file")
 """Fields of Process that a running master does not change. `workers` it could (TTIN, TTOU), but a file is not asked twice."""
 _REBIND = ("addresses", "backlog", "ipv6_only", "freebind")
-_NOUNS = {ResourceKind.CLUSTER: "cluster", ResourceKind.ROUTE_TABLE: "route table", ResourceKind.LISTENER: "listener"}
-_MAKING = (ResourceKind.CLUSTER, ResourceKind.ROUTE_TABLE, ResourceKind.LISTENER)
+_NOUNS = {
+    ResourceKind.SECRET: "secret",
+    ResourceKind.CLUSTER: "cluster",
+    ResourceKind.ROUTE_TABLE: "route table",
+    ResourceKind.LISTENER: "listener",
+}
+_MAKING = (ResourceKind.SECRET, ResourceKind.CLUSTER, ResourceKind.ROUTE_TABLE, ResourceKind.LISTENER)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,7 @@ def text_of(steps: list[Step]) -> str:
 
 def _resources(snapshot: Snapshot) -> dict[ResourceKind, dict[str, msgspec.Struct]]:
     return {
+        ResourceKind.SECRET: {secret.name: secret for secret in snapshot.secrets},
         ResourceKind.CLUSTER: {cluster.name: cluster for cluster in snapshot.clusters},
         ResourceKind.ROUTE_TABLE: {table.name: table for table in snapshot.route_tables},
         ResourceKind.LISTENER: {listener.name: listener for listener in snapshot.listeners},
@@ -94,7 +100,7 @@ def _settings(old: Snapshot, new: Snapshot) -> list[Step]:
     steps = []
     for field in Snapshot.__struct_fields__:
         one, other = getattr(old, field), getattr(new, field)
-        if field in ("listeners", "route_tables", "clusters", "process") or one == other:
+        if field in ("listeners", "route_tables", "clusters", "secrets", "process") or one == other:
             continue
         action: Literal["add", "change", "remove"] = "add" if one is None else "remove" if other is None else "change"
         steps.append(Step(action=action, kind=None, name=field, reasons=tuple(differences(one, other)) if action == "change" else ()))
@@ -122,6 +128,9 @@ def _differences(old: Any, new: Any, place: str) -> list[str]:
         return [line for lines in inside for line in lines]
     if isinstance(old, tuple) and isinstance(new, tuple):
         return _members(old, new, place)
+    if isinstance(old, bytes) and isinstance(new, bytes):
+        # May be a key: nobody is shown any of it.
+        return [f"{place} is another"]
     return [f"{place} {_short(old)} -> {_short(new)}" if place else f"{_short(old)} -> {_short(new)}"]
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Container, Iterable
 from typing import Any, Protocol
 
+from meshproxy.config.secrets import Secrets
 from meshproxy.errors import Problem
 
 MOST_PROBLEMS = 1000
@@ -77,13 +78,17 @@ def told(value: Any) -> str:
 
 
 class Problems:
-    """What is wrong with one configuration. `error` refuses it; `warning` lets it through and is shown."""
+    """What is wrong with one configuration, and what is gathered while it is read.
+
+    `error` refuses it; `warning` lets it through and is shown.
+    """
 
     def __init__(self) -> None:
         self._errors: list[tuple[Path, str]] = []
         self._warnings: list[tuple[Path, str]] = []
         self._left_out = 0
         self._references: dict[str, list[tuple[str, Path]]] = {}
+        self.secrets = Secrets(self)
 
     def error(self, path: Path, message: str) -> None:
         if len(self._errors) < MOST_PROBLEMS:

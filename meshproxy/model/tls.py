@@ -47,6 +47,8 @@ class SecretFiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ca: str = ""
     crl: str = ""
     ticket_keys: tuple[str, ...] = ()
+    sds: str = ""
+    """A file with a DiscoveryResponse that has the secret in Envoy's form (`path_config_source`)."""
     watched_directory: str = ""
     """Envoy's: only a move within this directory (a symbolic link swapped) makes the files be read again; "" = each file's own changes."""
 

@@ -8,10 +8,14 @@ import msgspec
 
 from meshproxy.config import rules
 from meshproxy.config.native.address import Place
+from meshproxy.config.native.http import HTTP2
 from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Size, Text, Whole, Word
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
+from meshproxy.config.native.secrets import Secured
+from meshproxy.config.native.tcp import Tlvs
+from meshproxy.config.native.tls import UPSTREAM_TLS, Draft
 from meshproxy.config.problems import Path, Problems, told
-from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress
+from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress, UpstreamTls
 
 _NO_NAME = ""
 
@@ -62,6 +66,15 @@ BREAKERS = Section(
     help="Limits, counted for all workers together; at a limit requests get 503.",
 )
 
+_HTTP2_DEFAULTS = Cluster(name="").http2
+UPSTREAM_HTTP2 = Section(
+    "upstream_http2",
+    tuple(row._replace(default=getattr(_HTTP2_DEFAULTS, row.field)) for row in HTTP2.rows),
+    help="What is announced to endpoints by HTTP/2, and how much of each kind of frame they may send.",
+    make=lambda values, path, problems: msgspec.structs.replace(_HTTP2_DEFAULTS, **values),
+    title="http2",
+)
+
 
 def _short_cluster(value: Any) -> dict[str, Any] | None:
     return {"endpoints": value} if isinstance(value, (list, str)) else None
@@ -69,7 +82,7 @@ def _short_cluster(value: Any) -> dict[str, Any] | None:
 
 def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
     endpoints = values.get("endpoints", ())
-    named = [endpoint for endpoint in endpoints if isinstance(endpoint.address, SocketAddress) and not rules.ip(endpoint.address.host)]
+    named = [endpoint for endpoint in endpoints if _is_name(endpoint)]
     discovery = values.setdefault("discovery", "strict_dns" if named else "static")
     if discovery == "static" and named:
         problems.error(
@@ -79,12 +92,37 @@ def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
     if discovery == "strict_dns" and any(not isinstance(endpoint.address, SocketAddress) for endpoint in endpoints):
         problems.error((path, "endpoints"), "a DNS cluster has a UNIX socket among its endpoints. Put it in a cluster of its own.")
         return WRONG
+    protocol = values.get("protocol", "http1")
+    if (draft := values.get("tls")) is not None:
+        values["tls"] = _tls(draft, protocol, endpoints, path, problems)
+    elif protocol == "auto":
+        problems.error((path, "protocol"), "auto: the protocol is agreed on by TLS. Add tls, or write http1 or http2.")
     return Cluster(name=_NO_NAME, **values)
 
 
-def _split_cluster(cluster: Cluster) -> Values:
+ALPN: dict[str, tuple[str, ...]] = {"http2": ("h2",), "auto": ("h2", "http/1.1")}
+"""What is offered to endpoints by TLS, by the cluster's protocol (Envoy does the same)."""
+
+
+def _tls(draft: Draft, protocol: str, endpoints: tuple[Endpoint, ...], path: Path, problems: Problems) -> UpstreamTls:
+    tls: UpstreamTls = draft.tls if draft.alpn_given else msgspec.structs.replace(draft.tls, alpn=ALPN.get(protocol, ()))
+    nameless = [item for item in endpoints if not (item.hostname or _is_name(item))]
+    if tls.auto_host_sni and tls.auto_san_validation and nameless:
+        wrong = f"endpoint {nameless[0].address} has no host name that its certificate could be compared with"
+        problems.warning((path, "tls"), f"{wrong}: any that the CA signed is taken. Add sni, sans, or the endpoint's hostname.")
+    return tls
+
+
+def _is_name(endpoint: Endpoint) -> bool:
+    return isinstance(endpoint.address, SocketAddress) and not rules.ip(endpoint.address.host)
+
+
+def _split_cluster(written: Secured) -> Values:
+    cluster: Cluster = written.thing
     values = {field: getattr(cluster, field) for field in cluster.__struct_fields__}
-    named = any(isinstance(item.address, SocketAddress) and not rules.ip(item.address.host) for item in cluster.endpoints)
+    if cluster.tls is not None:
+        values["tls"] = (Draft(cluster.tls, cluster.tls.alpn != ALPN.get(cluster.protocol, ())), written)
+    named = any(map(_is_name, cluster.endpoints))
     if (cluster.discovery == "strict_dns") == named:
         del values["discovery"]
     else:
@@ -114,6 +152,13 @@ CLUSTER = Section(
         Row("panic_threshold", Fraction(0, 100, "percentage"), "With fewer healthy endpoints than this all are used.",
             "panic_threshold_percent"),
         Row("tcp_keepalive", Flag(), "Probe idle connections."),
+        Row("protocol", Word("http1", "http2", "downstream", "auto"),
+            "What is spoken: `downstream` = what the client speaks, `auto` = what the endpoint agrees to by TLS."),
+        Row("http2", UPSTREAM_HTTP2, "Settings of HTTP/2."),
+        Row("max_response_headers", Whole(1, 10000), "502 for more headers."),
+        Row("tls", UPSTREAM_TLS, "TLS with endpoints.", shown_default="none"),
+        Row("proxy_protocol", Word("v1", "v2"), "Begin connections with a PROXY header.", shown_default="none"),
+        Row("proxy_protocol_tlvs", Tlvs(), "Types of the client's TLVs that it passes on.", shown_default="none"),
     ),
     Cluster,
     help="An upstream service: a list of endpoints, or a mapping.",

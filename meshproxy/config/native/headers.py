@@ -136,7 +136,7 @@ def give_mutations(mutations: HeaderMutations) -> Values:
 
 
 _STRING_KINDS = ("exact", "prefix", "suffix", "contains", "regex")
-_STRING_ROWS = (
+STRING_ROWS = (
     *(Row(kind, Text(empty=kind == "exact", rule=rules.regex if kind == "regex" else None), text) for kind, text in (
         ("exact", "The whole value."),
         ("prefix", "Its beginning."),
@@ -202,7 +202,7 @@ def _make_condition(values: Values, path: Path, problems: Problems) -> Any:
 HEADER_CONDITION = Section(
     "header_condition",
     (
-        *_STRING_ROWS,
+        *STRING_ROWS,
         Row("range", _Range(), "A decimal number from the first up to but without the second."),
         Row("present", Flag(), "Whether the header is there."),
         Row("invert", Flag(), "The condition holds when it would not.", default=False),
@@ -226,7 +226,7 @@ HEADER_CONDITION = Section(
 
 QUERY_CONDITION = Section(
     "query_condition",
-    _STRING_ROWS,
+    STRING_ROWS,
     QueryMatch,
     help="A condition on a query parameter: a text for equality, true for presence, or a mapping.",
     make=lambda values, path, problems: QueryMatch(name="", string=take_string(values, path, problems)),

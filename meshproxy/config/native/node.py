@@ -11,6 +11,7 @@ from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Size, Te
 from meshproxy.config.native.listener import LISTENERS
 from meshproxy.config.native.route import TABLES
 from meshproxy.config.native.rows import Row, Section, Values
+from meshproxy.config.native.secrets import SECRETS
 from meshproxy.config.native.telemetry import ACCESS_LOGS, BUCKETS, FLUSH_INTERVAL, SINKS
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import Admin, Node, Process, SocketAddress, Stats
@@ -94,6 +95,7 @@ TOP = Section(
         Row("listeners", LISTENERS, "Where requests come in.", default=(), shown_default="none"),
         Row("clusters", CLUSTERS, "Where requests go to, by name.", default=(), shown_default="none"),
         Row("route_tables", TABLES, "Routes for several listeners, by name.", default=(), shown_default="none"),
+        Row("secrets", SECRETS, "Certificates, CAs and ticket keys under names.", default=(), shown_default="none"),
         Row("access_log", ACCESS_LOGS, "Logs of all listeners that do not have their own.", default=(), shown_default="none"),
         Row("admin", ADMIN, "The admin API and page.", shown_default="no admin API"),
         Row("statsd", SINKS, "Where metrics are sent.", "sinks", default=(), shown_default="nowhere"),

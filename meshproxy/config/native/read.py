@@ -59,6 +59,7 @@ class _Reading:
         self._entrances += values.pop("listeners", ())
         self._clusters += [(cluster, ((document, "clusters"), cluster.name)) for cluster in values.pop("clusters", ())]
         self._tables += [(table, ((document, "route_tables"), table.name)) for table in values.pop("route_tables", ())]
+        values.pop("secrets", None)
         patterns = values.pop("include", ())
         for field, value in values.items():
             self._set(field, value, (document, _row_name(field)))
@@ -76,6 +77,7 @@ class _Reading:
             listeners=tuple(listener for listener, _ in listeners),
             route_tables=tuple(tables),
             clusters=tuple(cluster for cluster, _ in self._clusters),
+            secrets=self._problems.secrets.all(),
             admin=admin,
             node=given.get("node", Node()),
             stats=Stats(**{field: given[name] for field, name in _STATS_FIELDS.items() if name in given}),
@@ -89,14 +91,12 @@ class _Reading:
         names: set[str] = set()
         for entrance in self._entrances:
             listener = entrance.listener
-            # The table of a listener that is told as a second one of its name is not told again.
-            if entrance.table is not None and listener.name not in names:
-                self._tables.append((entrance.table, entrance.path))
+            # The tables of a listener that is told as a second one of its name are not told again.
+            if listener.name not in names:
+                self._tables += [(table, entrance.path) for table in entrance.tables if table is not None]
             names.add(listener.name)
-            if node_logs and not entrance.own_access_log:
-                chain = listener.chains[0]
-                manager = msgspec.structs.replace(chain.terminal, access_logs=node_logs)
-                listener = msgspec.structs.replace(listener, chains=(msgspec.structs.replace(chain, terminal=manager),))
+            if node_logs:
+                listener = _logged(listener, entrance.own_logs, node_logs)
             made.append((listener, entrance.path))
         return made
 
@@ -110,6 +110,7 @@ class _Reading:
         clusters = {cluster.name: None for cluster, _ in self._clusters}
         problems.unresolved("cluster", clusters, 'Add it under "clusters" or correct the name.')
         tables = {table.name: None for table, _ in self._tables}
+        problems.secrets.unresolved('Add it under "secrets" or correct the name.')
         problems.unresolved("route table", tables, 'Add it under "route_tables" or correct the name.')
 
     def _expanded(self, document: Document) -> Any:
@@ -147,6 +148,16 @@ class _Reading:
                 self._problems.error(path, f'"{file}" is included twice. Narrow the patterns so that each file is taken once.')
             elif os.path.isfile(file):
                 self.take(documents.read(file), chain)
+
+
+def _logged(listener: Listener, own_logs: tuple[bool, ...], node_logs: tuple[AccessLog, ...]) -> Listener:
+    """With the node's access logs in the chains that have none of their own."""
+    chains = [
+        chain if own else msgspec.structs.replace(chain, terminal=msgspec.structs.replace(chain.terminal, access_logs=node_logs))
+        for chain, own in zip(listener.all_chains, own_logs, strict=True)
+    ]
+    default = chains.pop() if listener.default_chain is not None else None
+    return msgspec.structs.replace(listener, chains=tuple(chains), default_chain=default)
 
 
 _STATS_FIELDS = {"sinks": "sinks", "flush_interval_s": "flush_interval_s", "histogram_buckets_ms": "histogram_buckets_ms"}

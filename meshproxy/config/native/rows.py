@@ -181,7 +181,7 @@ def _defaults(struct: type[msgspec.Struct]) -> Values:
 def _row_schema(row: Row, definitions: dict[str, Any]) -> dict[str, Any]:
     schema = dict(row.kind.schema(definitions))
     schema["description"] = row.help
-    if row.default not in (UNSET, DERIVED, None) and not row.required:
+    if row.default not in (UNSET, DERIVED, None, "") and not row.required:
         written = row.kind.write(row.default)
         if isinstance(written, (str, int, float, bool)) and written != "":
             schema["default"] = written

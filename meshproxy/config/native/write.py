@@ -8,28 +8,37 @@ from typing import Any
 import yaml
 
 from meshproxy.config.document import stays_text
-from meshproxy.config.native.listener import Entrance
+from meshproxy.config.native.listener import Entrance, is_permissive
 from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
-from meshproxy.model import RouteTable, Snapshot
+from meshproxy.config.native.secrets import Secured, is_inline
+from meshproxy.model import FilterChain, HttpConnectionManager, Listener, RouteTable, Snapshot
 
 
 def to_data(snapshot: Snapshot) -> dict[str, Any]:
     """Plain data; reading it again gives an equal snapshot."""
-    uses = Counter(listener.chains[0].terminal.route_table for listener in snapshot.listeners)
+    managers = [
+        chain.terminal for listener in snapshot.listeners for chain in _told_chains(listener)
+        if isinstance(chain.terminal, HttpConnectionManager)
+    ]
+    uses = Counter(manager.route_table for manager in managers)
     tables = {table.name: table for table in snapshot.route_tables}
     inline = {
         name for name, table in tables.items()
         if uses[name] == 1 and table == RouteTable(name=name, virtual_hosts=table.virtual_hosts)
     }
+    secrets = {secret.name: secret for secret in snapshot.secrets}
+    secured = Secured(None, secrets)
     entrances = []
     for listener in snapshot.listeners:
-        name = listener.chains[0].terminal.route_table
-        entrances.append(Entrance(listener, tables[name] if name in inline else None, None, True))
+        named = [chain.terminal.route_table if isinstance(chain.terminal, HttpConnectionManager) else "" for chain in listener.all_chains]
+        written = tuple(tables[name] if name in inline else None for name in named)
+        entrances.append((Entrance(listener, written, None, (True,) * len(named)), secured))
     process, stats = snapshot.process, snapshot.stats
     overload = {row.field: getattr(process, row.field) for row in OVERLOAD.rows if getattr(process, row.field) != row.default}
     values = {
         "listeners": tuple(entrances),
-        "clusters": snapshot.clusters,
+        "clusters": tuple(Secured(cluster, secrets) for cluster in snapshot.clusters),
+        "secrets": tuple(secret for secret in snapshot.secrets if not is_inline(secret)),
         "route_tables": tuple(table for name, table in tables.items() if name not in inline),
         "node": snapshot.node,
         "log_level": snapshot.log_level,
@@ -40,6 +49,11 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.admin is not None:
         values["admin"] = snapshot.admin
     return TOP.write(values)
+
+
+def _told_chains(listener: Listener) -> tuple[FilterChain, ...]:
+    """The plaintext chain of a permissive listener is not written."""
+    return listener.chains[:1] if is_permissive(listener) else listener.all_chains
 
 
 def to_yaml(snapshot: Snapshot) -> str:

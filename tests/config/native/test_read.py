@@ -180,7 +180,8 @@ REFUSED = {
     "no address": ("listeners: [{to: a}]\nclusters: {a: []}", 'f.yaml:1: listeners[0]: listener: "address" is missing. Add it.'),
     "no routes": (
         "listeners: [{address: '127.0.0.1:1'}]",
-        'f.yaml:1: listeners[0]: listener "127.0.0.1:1" has no routes. Add "routes", "virtual_hosts", "to", "respond" or "route_table".',
+        'f.yaml:1: listeners[0]: listener "127.0.0.1:1" has no routes. '
+        'Add "routes", "virtual_hosts", "to", "respond", "route_table" or "tcp".',
     ),
     "port alone": (
         "admin: 8080",

@@ -12,7 +12,7 @@ from meshproxy.config import document
 from meshproxy.config.envoy import write as envoy
 from meshproxy.config.load import load_text
 from meshproxy.config.native import write
-from meshproxy.config.native.listener import HTTP
+from meshproxy.config.native.http import HTTP
 from meshproxy.model import HttpConnectionManager, ResourceKind, Snapshot
 from meshproxy.model.snapshot import resources_of, unpack
 from tests.config.snapshots import snapshots

@@ -1,0 +1,61 @@
+"""Rules of filter chains that both forms obey."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Iterator
+
+from meshproxy.config.problems import Path, Problems
+from meshproxy.model import ChainMatch, FilterChain, Listener, ListenerFilter, OriginalDst, TlsInspector
+
+MOST_COMBINATIONS = 100_000
+"""Of one listener's chain matches. Envoy's own table of them is of this size too."""
+
+
+def with_needed_filters(
+    filters: tuple[ListenerFilter, ...], chains: tuple[FilterChain, ...], use_original_dst: bool
+) -> tuple[ListenerFilter, ...]:
+    """What the matches ask of a connection has to be found out: Envoy adds the same filters."""
+    if not any(isinstance(each, TlsInspector) for each in filters) and any(_needs_tls_inspector(chain.match) for chain in chains):
+        filters = (*filters, TlsInspector())
+    if use_original_dst and not any(isinstance(each, OriginalDst) for each in filters):
+        filters = (*filters, OriginalDst())
+    return filters
+
+
+def _needs_tls_inspector(match: ChainMatch) -> bool:
+    asks = bool(match.server_names or match.application_protocols)
+    return match.transport_protocol == "tls" or (not match.transport_protocol and asks)
+
+
+def check_chains(listener: Listener, paths: list[Path], problems: Problems) -> None:
+    """Two chains of one name, or that the same connection would match. `paths`: one for each of `listener.chains`."""
+    names: set[str] = set()
+    seen: dict[tuple, int] = {}
+    for index, (chain, path) in enumerate(zip(listener.chains, paths, strict=True)):
+        if chain.name and chain.name in names:
+            problems.error(path, f'listener "{listener.name}": filter chain "{chain.name}" is there twice. Rename one.')
+        names.add(chain.name)
+        for combination in _combinations(chain.match):
+            if len(seen) > MOST_COMBINATIONS:
+                wrong = f"has more than {MOST_COMBINATIONS} combinations of match criteria. Use fewer values."
+                problems.error(path, f'listener "{listener.name}" {wrong}')
+                return
+            other = seen.setdefault(combination, index)
+            if other != index:
+                wrong = f"filter chain {index + 1} matches the same connections as filter chain {other + 1}"
+                problems.error(path, f'listener "{listener.name}": {wrong}. Change a match or remove one.')
+                break
+
+
+def _combinations(match: ChainMatch) -> Iterator[tuple]:
+    return itertools.product(
+        (match.destination_port,), _ranges(match.prefix_ranges), match.server_names or ("",), (match.transport_protocol,),
+        match.application_protocols or ("",), _ranges(match.direct_source_prefix_ranges), (match.source_type,),
+        _ranges(match.source_prefix_ranges), match.source_ports or (0,),
+    )
+
+
+def _ranges(texts: tuple[str, ...]) -> tuple:
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts) or (None,)

@@ -1,0 +1,211 @@
+"""The secrets that a configuration names: read, checked, and gathered under names that follow from where they come from.
+
+A certificate that two listeners take from the same files is one secret, and its name stays when the files' content changes: that is what
+lets it rotate without its listeners.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshproxy.clock import unix_s
+from meshproxy.model import Certificate, Secret, SecretFiles, TicketKeys, TrustedCa
+
+if TYPE_CHECKING:
+    from meshproxy.config.problems import Path, Problems
+
+MOST_BYTES = 4 << 20
+"""The largest bundle of CAs in use has 0.3 MiB; a revocation list may have some MiB."""
+TICKET_KEY_BYTES = 80
+KINDS: dict[type, str] = {Certificate: "certificate", TrustedCa: "CA", TicketKeys: "ticket keys"}
+"""What each kind of secret is called in a problem and at the beginning of a derived name."""
+
+Value = Certificate | TrustedCa | TicketKeys
+
+
+class Part(NamedTuple):
+    """A piece of a secret, read: its bytes, the file that they are from (absolute; "" = inline), and where the configuration says so."""
+
+    content: bytes
+    file: str
+    path: Path
+
+
+class Unreadable(Exception):
+    """A file of a secret cannot be read; the text says why and what to do."""
+
+
+def read_file(file: str) -> bytes:
+    """The whole file. Raises Unreadable."""
+    try:
+        with open(file, "rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+    except OSError as error:
+        remedy = {"FileNotFoundError": "Check the path", "PermissionError": "Let the user that runs meshproxy read it"}
+        reason = error.strerror or str(error)
+        raise Unreadable(f'cannot read "{file}": {reason}. {remedy.get(type(error).__name__, "Name a regular file")}.') from None
+    except ValueError as error:
+        raise Unreadable(f'cannot read "{file}": {error}. Check the path.') from None
+    if len(content) > MOST_BYTES:
+        raise Unreadable(f'"{file}" has more than {MOST_BYTES >> 20} MiB. Name a smaller one.')
+    return content
+
+
+def passphrase_of(content: bytes) -> bytes:
+    """Editors end a file with a line end, which is no part of a passphrase."""
+    return content.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def derived_name(value: Value, files: SecretFiles) -> str:
+    """The name of a secret that has none of its own: its files, or a hash when a part is not from a file."""
+    kind = KINDS[type(value)]
+    if isinstance(value, Certificate):
+        parts = ((value.chain_pem, files.chain), (value.key_pem, files.key), (value.passphrase, files.passphrase),
+                 (value.ocsp_staple, files.ocsp_staple))
+    elif isinstance(value, TrustedCa):
+        parts = ((value.pem, files.ca), (value.crl_pem, files.crl))
+    else:
+        parts = tuple(zip(value.keys, files.ticket_keys or [""] * len(value.keys), strict=False))
+    given = [(content, file) for content, file in parts if content or file]
+    if not given:
+        return f"system {kind}"
+    if all(file for _, file in given) and not files.watched_directory:
+        return " ".join([kind, *dict.fromkeys(file for _, file in given)])
+    digest = hashlib.sha256(files.watched_directory.encode())
+    for content, file in parts:
+        # With lengths, so that two pieces cannot be taken for two others.
+        digest.update(f"\0{file}\0{len(content)}\0".encode() + (b"" if file else content))
+    return f"{kind} {digest.hexdigest()[:16]}"
+
+
+class Secrets:
+    """All secrets of one configuration. Each method gives the secret's name, whatever is wrong with it: that is told to `problems`."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+        self._made: dict[str, tuple[Secret, Path]] = {}
+
+    def all(self) -> tuple[Secret, ...]:
+        """In the order in which they were named first."""
+        return tuple(secret for secret, _ in self._made.values())
+
+    def names(self, kind: type) -> list[str]:
+        """Of the secrets of a kind, for `Problems.unresolved`."""
+        return [name for name, (secret, _) in self._made.items() if isinstance(secret.value, kind)]
+
+    def get(self, name: str) -> Secret | None:
+        return self._made[name][0] if name in self._made else None
+
+    def read(self, file: str, base: str, path: Path) -> Part | None:
+        """A file, relative to the folder `base`; None after a problem was told."""
+        absolute = os.path.abspath(os.path.join(base, file))
+        try:
+            return Part(read_file(absolute), absolute, path)
+        except Unreadable as error:
+            self._problems.error(path, str(error))
+            return None
+
+    def certificate(
+        self, chain: Part, key: Part, path: Path, *, passphrase: Part | None = None, ocsp_staple: Part | None = None, name: str = "",
+        watched_directory: str = "", sds: str = "",
+    ) -> str:
+        """A chain and its key."""
+        value = Certificate(
+            chain_pem=chain.content, key_pem=key.content, passphrase=passphrase_of(passphrase.content) if passphrase else b"",
+            ocsp_staple=ocsp_staple.content if ocsp_staple else b"",
+        )
+        files = SecretFiles(
+            chain=chain.file, key=key.file, passphrase=passphrase.file if passphrase else "",
+            ocsp_staple=ocsp_staple.file if ocsp_staple else "", watched_directory=watched_directory, sds=sds,
+        )
+        places = {"chain": chain.path, "key": key.path}
+        places.update({word: part.path for word, part in (("passphrase", passphrase), ("ocsp_staple", ocsp_staple)) if part})
+        return self._put(name, value, files, path, places)
+
+    def trusted_ca(
+        self, ca: Part | None, path: Path, *, crl: Part | None = None, name: str = "", watched_directory: str = "", sds: str = ""
+    ) -> str:
+        """CAs and what they revoked; without `ca` the system's own."""
+        value = TrustedCa(pem=ca.content if ca else b"", crl_pem=crl.content if crl else b"")
+        files = SecretFiles(ca=ca.file if ca else "", crl=crl.file if crl else "", watched_directory=watched_directory, sds=sds)
+        places = {word: part.path for word, part in (("ca", ca), ("crl", crl)) if part}
+        if ca is not None and not ca.content:
+            self._problems.error(ca.path, "it has no certificate. Name a file with CA certificates in PEM form.")
+        return self._put(name, value, files, path, places)
+
+    def ticket_keys(self, keys: list[Part], path: Path, *, name: str = "", sds: str = "") -> str:
+        """Session ticket keys."""
+        value = TicketKeys(keys=tuple(part.content for part in keys))
+        named = tuple(part.file for part in keys)
+        places = {f"ticket_keys[{index}]": part.path for index, part in enumerate(keys)}
+        return self._put(name, value, SecretFiles(ticket_keys=named if any(named) else (), sds=sds), path, places)
+
+    def refer(self, kind: type, name: str, path: Path) -> str:
+        """The field at `path` names a secret that may be defined further down."""
+        self._problems.refer(KINDS[kind], name, path)
+        return name
+
+    def unresolved(self, remedy: str) -> None:
+        """Refuses all references to secrets that are not there."""
+        for kind, word in KINDS.items():
+            self._problems.unresolved(word, self.names(kind), remedy)
+
+    def _put(self, name: str, value: Value, files: SecretFiles, path: Path, places: dict[str, Path]) -> str:
+        secret = Secret(name=name or derived_name(value, files), value=value, files=files)
+        if secret.name in self._made:
+            other, _ = self._made[secret.name]
+            if other != secret:
+                self._problems.error(path, f'secret "{secret.name}" is defined twice. Rename or remove one.')
+            return secret.name
+        self._made[secret.name] = (secret, path)
+        # Not at the top: a configuration without secrets does without the library.
+        from meshproxy.config.certificates import findings
+
+        for found in findings(value, unix_s()):
+            tell = self._problems.warning if found.harmless else self._problems.error
+            tell(places.get(found.part, path), _located(found.text, files, found.part))
+        return secret.name
+
+
+def _located(text: str, files: SecretFiles, part: str) -> str:
+    file = file_of(files, part)
+    return f'"{file}": {text}' if file else text
+
+
+def file_of(files: SecretFiles, part: str) -> str:
+    """The file that a part of a secret is from, "" when it is inline."""
+    if part.startswith("ticket_keys["):
+        index = int(part[len("ticket_keys[") : -1])
+        return files.ticket_keys[index] if index < len(files.ticket_keys) else ""
+    return getattr(files, part, "")
+
+
+def read_again(secret: Secret) -> Secret:
+    """The secret as its files are now; parts that are inline stay. Raises Unreadable."""
+    value, files = secret.value, secret.files
+
+    def now(file: str, kept: bytes) -> bytes:
+        return read_file(file) if file else kept
+
+    made: Value
+    if isinstance(value, Certificate):
+        made = Certificate(
+            chain_pem=now(files.chain, value.chain_pem), key_pem=now(files.key, value.key_pem),
+            passphrase=passphrase_of(now(files.passphrase, value.passphrase)), ocsp_staple=now(files.ocsp_staple, value.ocsp_staple),
+        )
+    elif isinstance(value, TrustedCa):
+        made = TrustedCa(pem=now(files.ca, value.pem), crl_pem=now(files.crl, value.crl_pem))
+    elif isinstance(value, TicketKeys):
+        made = TicketKeys(keys=tuple(now(file, key) for file, key in zip(files.ticket_keys, value.keys, strict=True)))
+    else:
+        return secret
+    return Secret(name=secret.name, value=made, files=files)
+
+
+def files_of(files: SecretFiles) -> Iterable[str]:
+    """All files that a change of makes the secret be read again."""
+    listed = (files.chain, files.key, files.passphrase, files.ocsp_staple, files.ca, files.crl, files.sds, *files.ticket_keys)
+    return dict.fromkeys(file for file in listed if file)
