@@ -49,6 +49,8 @@ class WorkerBoot(msgspec.Struct, kw_only=True, gc=False):
     sockets: list[ListenerSocket]
     fds: list[int]
     process: Process
+    ticket_root: bytes
+    """What the workers' TLS session tickets are sealed from: a client may resume at any of them, also after an upgrade."""
     crash_fd: int
     """Where the report of a death goes; the master reads it afterwards. Not to be closed."""
 

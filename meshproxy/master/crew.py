@@ -63,7 +63,7 @@ class Crew:
         boot = WorkerBoot(
             slot=slot.number, slots=node.region.slots, generation=slot.generation + 1, channel_fd=channel_fd, region=node.region,
             version=node.configuration.version, resources=node.configuration.resources(), sockets=[socket for socket, _ in sockets],
-            fds=fds, process=node.configuration.process, crash_fd=crash_fd,
+            fds=fds, process=node.configuration.process, ticket_root=node.ticket_root, crash_fd=crash_fd,
         )
         try:
             pid = fork(f"meshproxy: worker {slot.number}", node.command.entries.worker, boot, [channel_fd, node.region.fd, *fds], crash_fd)

@@ -288,7 +288,7 @@ class Master:
             workers_asked=self.start.workers_asked, pages=[slot.number for slot in node.workers],
             configuration=node.configuration.versions.configuration, restart_epoch=node.restart_epoch,
             rows=node.configuration.allocator.all_rows(), sinks=node.configuration.allocator.sinks(), endpoints=endpoints,
-            since_unix_s=unix_s(),
+            since_unix_s=unix_s(), ticket_root=node.ticket_root,
         )
 
     def _on_handed_over(self) -> None:

@@ -59,6 +59,8 @@ class Node:
     workers: SlotTable
     agents: SlotTable
     """Of one slot, `agent`."""
+    ticket_root: bytes
+    """Of TLS session tickets; the same in all workers and from one master to the next."""
     restart_epoch: int = 0
     loop: Loop = field(default_factory=Loop)
     agent: Slot = field(default_factory=lambda: Slot(-1))

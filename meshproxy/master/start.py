@@ -26,6 +26,8 @@ from meshproxy.model.snapshot import unpack
 from meshproxy.scoreboard.blocks import PREDECESSOR, BlockAllocator
 from meshproxy.scoreboard.region import Region
 
+TICKET_ROOT_BYTES = 32
+
 
 @dataclass(frozen=True)
 class Start:
@@ -96,6 +98,7 @@ def _node(
         command=command, journal=journal, region=region, bindings=Bindings(who, command.config_path),
         configuration=Configuration(allocator, Versions(legacy.configuration if legacy else 0)),
         retirement=Retirement(allocator.reclaim), notifier=Notifier(command.env, os.getpid()), control_path=path, who=who,
+        ticket_root=legacy.ticket_root if legacy and legacy.ticket_root else os.urandom(TICKET_ROOT_BYTES),
         owner=legacy is None, restart_epoch=legacy.restart_epoch + 1 if legacy else 0, pid=os.getpid(),
         workers=SlotTable(replace(command.patience, hung_s=loaded.process.worker_hung_s)), agents=SlotTable(command.patience),
     )

@@ -68,6 +68,7 @@ class Inheritance(msgspec.Struct, kw_only=True):
     endpoints: list[Resource]
     """What the agent has found, so that no cluster is empty until it is found again."""
     since_unix_s: float
+    ticket_root: bytes = b""
 
 
 _decoder = msgspec.msgpack.Decoder(Ready | Answer | Yours)

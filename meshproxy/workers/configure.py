@@ -32,10 +32,13 @@ Swap = Callable[[], None]
 class Configuration:
     """Everything by name that this worker runs on."""
 
-    def __init__(self, loop: Loop, region: Region, slot: int, max_worker_connections: int, log: logging.Logger) -> None:
+    def __init__(
+        self, loop: Loop, region: Region, slot: int, max_worker_connections: int, ticket_root: bytes, log: logging.Logger,
+    ) -> None:
         self.loop = loop
         self.region = region
         self.slot = slot
+        self.ticket_root = ticket_root
         self.pools = ClusterPools(loop)
         self.http1 = Http1Dialer()
         self.endpoint_sets: dict[str, tuple[EndpointSet, dict[str, int]]] = {}

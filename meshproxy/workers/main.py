@@ -68,7 +68,9 @@ class Worker:
         self.boot = boot
         self.hub = get_hub()
         self.loop = Loop(self.hub, boot.region, boot.slot, boot.process.max_worker_buffer_bytes, log)
-        self.configuration = Configuration(self.loop, boot.region, boot.slot, boot.process.max_worker_connections, log)
+        self.configuration = Configuration(
+            self.loop, boot.region, boot.slot, boot.process.max_worker_connections, boot.ticket_root, log,
+        )
         self.channel = Channel.from_fd(boot.channel_fd)
         self.orders: Queue = Queue()
         self.ended = Event()
