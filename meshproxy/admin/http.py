@@ -52,6 +52,8 @@ class Request:
 
     method: str
     path: str
+    target: str = ""
+    """Path and query as they came."""
     query: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     body_bytes: int = 0
@@ -97,11 +99,13 @@ def parse_head(head: bytes) -> Request:
     minor = int(line[3])
     if minor == 1 and "host" not in headers:
         raise BadRequest(400, "an HTTP/1.1 request needs a Host header")  # RFC 9112 3.2
-    path, query = _target(line[2].decode("ascii"))
+    target = line[2].decode("ascii")
+    path, query = _target(target)
     connection = headers.get("connection", "").lower()
     return Request(
         method=line[1].decode("ascii"),
         path=path,
+        target=target,
         query=query,
         headers=headers,
         body_bytes=_body_bytes(headers),
@@ -168,20 +172,23 @@ def render(response: Response, keep_alive: bool, head_only: bool = False) -> byt
     return head.encode("latin-1") + (b"" if head_only else response.body)
 
 
-def chunks(pieces: Iterable[str]) -> Iterator[bytes]:
-    """The body of a streamed response: pieces gathered into chunks of some tens of KiB, and the end (RFC 9112 7.1)."""
-    gathered: list[str] = []
+def gathered(pieces: Iterable[str]) -> Iterator[bytes]:
+    """The body of a streamed response: pieces gathered into some tens of KiB."""
+    held: list[str] = []
     size = 0
     for piece in pieces:
-        gathered.append(piece)
+        held.append(piece)
         size += len(piece)
         if size >= CHUNK_CHARS:
-            yield _chunk("".join(gathered).encode())
-            gathered, size = [], 0
+            yield "".join(held).encode()
+            held, size = [], 0
     if size:
-        yield _chunk("".join(gathered).encode())
-    yield b"0\r\n\r\n"
+        yield "".join(held).encode()
 
 
-def _chunk(data: bytes) -> bytes:
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """A piece of a body in its frame (RFC 9112 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)

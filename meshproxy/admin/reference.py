@@ -25,6 +25,9 @@ secret are never shown.
 
 What changes the node needs POST; a GET is answered 405.
 
+`access_log` of `admin:` logs its requests in [the formats](access-log.md) that listeners have. A listener's settings do not hold for
+it, nor does the `access_log` of the whole file.
+
 ## Paths
 
 """

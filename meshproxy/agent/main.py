@@ -12,6 +12,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import AsyncResult
 
+from meshproxy.admin.access_log import AdminLogs
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.access_logs import AccessLogs
@@ -24,7 +25,7 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Applied, Configure, NodeState, PutEndpoints, Ready, ReopenLogs, Stop
+from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutEndpoints, Ready, ReopenLogs, Stop
 from meshproxy.master.journal import Journal
 from meshproxy.model import EndpointSet, ResourceKind
 from meshproxy.model.snapshot import pack
@@ -51,6 +52,7 @@ class Agent:
         hostname = socket.gethostname()
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.access_logs = AccessLogs(self.view, self.sinks)
+        self.admin_logs = AdminLogs(self.sinks)
         self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
         self.metrics = AgentMetrics(self.view, self._own_counters)
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
@@ -61,7 +63,7 @@ class Agent:
         """Start all, say Ready, wait, end all."""
         self._take_clusters([each.name for each in self.view.resources(ResourceKind.CLUSTER)])
         self.access_logs.configure()
-        self.export.configure(self.view.settings.stats)
+        self._take_settings(self.view.settings)
         for part in (self._listen, self.resolving.run, self.log_drain.run, self.export.run, self._sweep):
             self._start(part)
         if self.admin is not None:
@@ -92,9 +94,13 @@ class Agent:
         self.access_logs.configure()
         self.log_drain.wake()
         if message.settings is not None:
-            self.journal.level = message.settings.log_level
-            self.export.configure(message.settings.stats)
+            self._take_settings(message.settings)
         self.link.send(Applied(version=message.version))
+
+    def _take_settings(self, settings: NodeSettings) -> None:
+        self.journal.level = settings.log_level
+        self.export.configure(settings.stats)
+        self.admin_logs.configure(settings.admin.access_logs if settings.admin is not None else ())
 
     def _take_clusters(self, names: list[str]) -> None:
         self.resolving.watch((cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None)
@@ -117,7 +123,7 @@ class Agent:
 
         node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level))
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
-        return AdminServer(fd, lambda request: answer(node, request), self.journal, names)
+        return AdminServer(fd, lambda request: answer(node, request), self.journal, names, self.admin_logs.write)
 
     def _own_counters(self) -> dict[str, int]:
         """What the agent counts itself."""

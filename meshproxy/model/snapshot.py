@@ -11,6 +11,7 @@ from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from meshproxy.model.route import RouteTable
+from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import Secret
 
 
@@ -30,6 +31,7 @@ class Admin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     address: Address
     allow_remote: bool = False
+    access_logs: tuple[AccessLog, ...] = ()
 
 
 class StatsSink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

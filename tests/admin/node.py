@@ -15,7 +15,7 @@ from gevent import socket as gsocket
 
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.pages import answer
-from meshproxy.admin.server import AdminServer
+from meshproxy.admin.server import AdminServer, Logging
 from meshproxy.agent.link import MasterLink
 from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.view import NodeView
@@ -111,7 +111,7 @@ def view_of_a_mesh(slots: int = 2) -> NodeView:
 class AdminSite:
     """A running admin server; `orders` are those that reached the fake master."""
 
-    def __init__(self, view: NodeView, answering: Callable[[Order], Answer]) -> None:
+    def __init__(self, view: NodeView, answering: Callable[[Order], Answer], logging: Logging | None = None) -> None:
         self.view = view
         self.orders: list[Order] = []
         self.levels: list[str] = []
@@ -124,7 +124,7 @@ class AdminSite:
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         self.node = AdminNode(view=view, metrics=AgentMetrics(view), give_order=self._link.order, set_log_level=self.levels.append)
-        self._server = AdminServer(listener.detach(), lambda request: answer(self.node, request), journal, names=("vm-7",))
+        self._server = AdminServer(listener.detach(), lambda request: answer(self.node, request), journal, ("vm-7",), logging)
         self._server.start()
 
     def ask(self, path: str, method: str = "GET", **settings: object) -> requests.Response:
@@ -157,9 +157,11 @@ class AdminSite:
 
 
 @contextmanager
-def admin_site(view: NodeView | None = None, answering: Callable[[Order], Answer] | None = None) -> Iterator[AdminSite]:
+def admin_site(
+    view: NodeView | None = None, answering: Callable[[Order], Answer] | None = None, logging: Logging | None = None
+) -> Iterator[AdminSite]:
     """A running admin server until the block ends."""
-    site = AdminSite(view or view_of_a_mesh(), answering or (lambda order: Answer(id=order.id)))
+    site = AdminSite(view or view_of_a_mesh(), answering or (lambda order: Answer(id=order.id)), logging)
     try:
         yield site
     finally:

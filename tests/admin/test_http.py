@@ -5,7 +5,7 @@ from __future__ import annotations
 import h11
 import pytest
 
-from meshproxy.admin.http import MAX_HEAD_BYTES, BadRequest, chunks, head_length, parse_head, render, streamed, text
+from meshproxy.admin.http import LAST_CHUNK, MAX_HEAD_BYTES, BadRequest, chunk, gathered, head_length, parse_head, render, streamed, text
 
 
 def head(*lines: str) -> bytes:
@@ -102,8 +102,8 @@ def test_a_streamed_response_is_read_whole() -> None:
     pieces = ["", "é" * 20_000, "b" * 20_000, "", "c"]
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
-    sent = list(chunks(pieces))
-    client.receive_data(render(streamed(pieces), keep_alive=True) + b"".join(sent))
+    sent = [chunk(piece) for piece in gathered(pieces)]
+    client.receive_data(render(streamed(pieces), keep_alive=True) + b"".join(sent) + LAST_CHUNK)
     client.next_event()
     body = b""
     while isinstance(event := client.next_event(), h11.Data):
@@ -111,9 +111,9 @@ def test_a_streamed_response_is_read_whole() -> None:
 
     assert isinstance(event, h11.EndOfMessage)
     assert body.decode() == "".join(pieces)
-    assert len(sent) == 3, "two chunks and the end: pieces are gathered"
+    assert len(sent) == 2, "pieces are gathered"
 
 
 def test_an_empty_stream_is_an_empty_body() -> None:
-    assert list(chunks([])) == [b"0\r\n\r\n"]
-    assert list(chunks(["", ""])) == [b"0\r\n\r\n"]
+    assert list(gathered([])) == []
+    assert list(gathered(["", ""])) == []

@@ -368,7 +368,12 @@ def snapshots(draw: st.DrawFn, envoy: bool = False) -> Snapshot:
         listeners=tuple(listeners),
         route_tables=tuple(draw(tables(name, clusters, envoy)) for name in used),
         clusters=tuple(draw(clusters_of(name)) for name in clusters),
-        admin=draw(st.one_of(st.none(), st.builds(Admin, address=st.one_of(pipes, st.just(SocketAddress("::1", 9901)))))),
+        admin=draw(
+            st.one_of(
+                st.none(),
+                st.builds(Admin, address=st.one_of(pipes, st.just(SocketAddress("::1", 9901))), access_logs=access_logs(envoy)),
+            )
+        ),
         node=draw(st.builds(Node, id=words, zone=words, metadata=st.sampled_from([{}, {"a": {"b": [1, "x", True]}}]))),
         stats=Stats(
             sinks=tuple(draw(st.lists(st.sampled_from(sinks), max_size=2, unique_by=str))),

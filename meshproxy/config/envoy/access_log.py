@@ -54,13 +54,21 @@ def access_log(message: Any, path: Path, translation: Translation) -> AccessLog 
     if logger is None:
         return None
     settings = translation.fields(logger, place)
-    sink, file = _SINKS[logger.DESCRIPTOR.full_name], settings.get("path", "")
-    if file in _DEVICES:
-        sink, file = _DEVICES[file], ""
+    sink, file = _place(_SINKS[logger.DESCRIPTOR.full_name], settings.get("path", ""))
     formats, where = _formats(settings, place, translation)
     for wrong in wrong_formats(formats.get("json", formats.get("text", ""))):
         translation.error(where, wrong)
     return AccessLog(sink=sink, path=file, min_status=min_status, **formats)
+
+
+def file_log(path: str) -> AccessLog:
+    """Of the one field that Envoy's Admin had before it had loggers."""
+    sink, file = _place("file", path)
+    return AccessLog(sink=sink, path=file, text=DEFAULT_FORMAT)
+
+
+def _place(sink: str, path: str) -> tuple[Any, str]:
+    return (_DEVICES[path], "") if path in _DEVICES else (sink, path)
 
 
 def _min_status(message: Any, path: Path, translation: Translation) -> int:

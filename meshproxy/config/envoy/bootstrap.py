@@ -34,9 +34,7 @@ TAKES: Table = {
     _BOOTSTRAP + "Bootstrap.DynamicResources": takes(),
     _BOOTSTRAP + "ClusterManager": takes(),
     _BOOTSTRAP + "Admin": takes(
-        "address",
-        access_log="!has no effect: admin access logs are not written yet.",
-        access_log_path="!has no effect: admin access logs are not written yet.",
+        "address access_log access_log_path",
         profile_path="concerns Envoy's own profiler",
         ignore_global_conn_limit="is what is done anyway",
     ),
@@ -142,7 +140,10 @@ def _admin(message: Any, path: Path, translation: Translation) -> Admin | None:
     where = address.address(given["address"], (path, "address"), translation) if "address" in given else None
     if where is None:
         return None
-    admin = Admin(address=where, allow_remote=not is_local(Admin(address=where)))
+    logs = access_log.access_logs(given.get("access_log", ()), (path, "access_log"), translation)
+    if "access_log_path" in given:
+        logs = (*logs, access_log.file_log(given["access_log_path"]))
+    admin = Admin(address=where, allow_remote=not is_local(Admin(address=where)), access_logs=logs)
     if admin.allow_remote:
         translation.problems.warning((path, "address"), f"the admin API on {where} can be reached from other machines. Use 127.0.0.1.")
     return admin

@@ -41,7 +41,7 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     if snapshot.node != Node():
         data["node"] = _node(snapshot.node)
     if snapshot.admin is not None:
-        data["admin"] = _admin(snapshot.admin)
+        data["admin"] = _admin(snapshot.admin, lost)
     data["static_resources"] = {
         "listeners": [_listener(item, tables, lost) for item in snapshot.listeners],
         "clusters": [_cluster(item) for item in snapshot.clusters],
@@ -85,8 +85,10 @@ def _node(node: Node) -> Data:
     return {**plain, **({"locality": locality} if locality else {})}
 
 
-def _admin(admin: Admin) -> Data:
-    return {"address": address(admin.address)}
+def _admin(admin: Admin, lost: list[str]) -> Data:
+    data: Data = {"address": address(admin.address)}
+    _put(data, "access_log", _access_logs(admin.access_logs, "admin", lost))
+    return data
 
 
 def _sink(sink: StatsSink, lost: list[str]) -> Data | None:

@@ -38,6 +38,7 @@ ADMIN = Section(
     (
         Row("address", Place(), "Where the admin API listens.", required=True),
         Row("allow_remote", Flag(), "It may be reached from other machines."),
+        Row("access_log", ACCESS_LOGS, "Logs of the requests to it.", "access_logs", shown_default="none"),
     ),
     Admin,
     help="The admin API and page: an address, or a mapping.",

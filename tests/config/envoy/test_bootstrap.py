@@ -11,7 +11,8 @@ import yaml
 
 from meshproxy.config.load import load_text
 from meshproxy.errors import ConfigError
-from meshproxy.model import SocketAddress
+from meshproxy.model import AccessLog, SocketAddress
+from meshproxy.model.telemetry import DEFAULT_FORMAT
 from tests.config.envoy.bootstraps import LISTENER, MANAGER, ROUTE, changed, good
 from tests.config.envoy.verdicts import ACCEPTED, REFUSED
 from tests.peers import envoy
@@ -92,19 +93,13 @@ def test_ignored_but_told() -> None:
     assert loaded.snapshot.admin.address == SocketAddress("0.0.0.0", 9901)
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "words"),
-    [
-        ("admin logs", "admin.access_log", "admin access logs are not written yet"),
-        ("admin log of old", "admin.access_log_path", "admin access logs are not written yet"),
-    ],
-)
-def test_what_nothing_honours_is_taken_with_a_warning(name: str, path: str, words: str) -> None:
+@pytest.mark.parametrize("name", ["admin logs", "admin log of old"])
+def test_admin_logs_of_both_kinds_are_taken(name: str) -> None:
     loaded = load_text(json.dumps(changed(ACCEPTED[name])), {})
 
-    assert [problem.path for problem in loaded.warnings] == [path]
-    assert "has no effect" in loaded.warnings[0].message
-    assert words in loaded.warnings[0].message
+    assert loaded.warnings == []
+    assert loaded.snapshot.admin is not None
+    assert loaded.snapshot.admin.access_logs == (AccessLog(sink="file", path="/dev/null", text=DEFAULT_FORMAT),)
 
 
 @pytest.mark.slow

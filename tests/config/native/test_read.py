@@ -253,7 +253,6 @@ REFUSED = {
     ("text", "place"),
     [
         ("route_tables: {t: {retry_budget: 20}}", "route_tables.t.retry_budget"),
-        ("admin: {address: '127.0.0.1:1', access_log: stdout}", "admin.access_log"),
         ("listeners: [{address: '127.0.0.1:1', respond: 200, http: {user_agent: x}}]", "listeners[0].http.user_agent"),
         ("listeners: [{address: '127.0.0.1:1', respond: 200, http: {service_node: x}}]", "listeners[0].http.service_node"),
     ],
