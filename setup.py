@@ -7,6 +7,7 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import sysconfig
 
 from setuptools import Extension, setup
@@ -23,6 +24,11 @@ DIRECTIVES = {
     "freethreading_compatible": False,
 }
 FLAGS = ["-fsanitize=address,undefined", "--param=asan-stack=0", "-g", "-O1"] if SANITIZE else ["-O2", "-g1"]
+
+LIBRARIES = {"meshproxy/workers/tls_": ["ssl", "crypto"], "meshproxy/codecs/http2": ["nghttp2"]}
+"""Of the modules whose path begins so."""
+HEADERS = {"openssl/ssl.h": "libssl-dev", "nghttp2/nghttp2.h": "libnghttp2-dev"}
+"""And the Debian packages that have them."""
 
 
 def sources() -> list[pathlib.Path]:
@@ -43,6 +49,7 @@ def extension(pyx: pathlib.Path) -> Extension:
         extra_compile_args=[*FLAGS, "-Wno-unreachable-code", "-fno-strict-aliasing"],
         extra_link_args=FLAGS[:1] if SANITIZE else [],
         define_macros=[("MESHPROXY_SANITIZE", "1")] if SANITIZE else [],
+        libraries=[name for start, names in LIBRARIES.items() if str(pyx).startswith(start) for name in names],
     )
 
 
@@ -64,6 +71,9 @@ class BuildExtensions(build_ext):
             raise SystemExit(f"meshproxy needs a C compiler and {compiler!r} is not there: apt-get install gcc libc6-dev")
         if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
             raise SystemExit("meshproxy needs Python's headers: apt-get install python3-dev")
+        for header, package in HEADERS.items():
+            if subprocess.run([compiler, "-E", "-include", header, "-x", "c", os.devnull], capture_output=True).returncode:
+                raise SystemExit(f"meshproxy needs {header}: apt-get install {package}")
         super().run()
 
 

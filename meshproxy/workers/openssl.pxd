@@ -33,12 +33,14 @@ cdef extern from "<openssl/ssl.h>":
     ctypedef struct X509Stack "STACK_OF(X509)"
     ctypedef struct X509NameStack "STACK_OF(X509_NAME)"
     ctypedef struct CipherStack "STACK_OF(SSL_CIPHER)"
-    ctypedef struct OSSL_PARAM
+    ctypedef struct OSSL_PARAM:
+        const char *key
 
     const SSL_METHOD *TLS_server_method()
     const SSL_METHOD *TLS_client_method()
     SSL_CTX *SSL_CTX_new(const SSL_METHOD *method)
     void SSL_CTX_free(SSL_CTX *ctx)
+    int SSL_CTX_up_ref(SSL_CTX *ctx)
     uint64_t SSL_CTX_set_options(SSL_CTX *ctx, uint64_t options)
     long SSL_CTX_set_mode(SSL_CTX *ctx, long mode)
     int SSL_CTX_set_min_proto_version(SSL_CTX *ctx, int version)
@@ -113,7 +115,7 @@ cdef extern from "<openssl/ssl.h>":
     long SSL_get_negotiated_group(SSL *ssl)
     int SSL_get_peer_signature_type_nid(const SSL *ssl, int *nid)
     int SSL_get_peer_signature_nid(SSL *ssl, int *nid)
-    int SSL_is_server(const SSL *ssl)
+    int SSL_in_before(const SSL *ssl)
     void SSL_SESSION_free(SSL_SESSION *session)
     int SSL_SESSION_up_ref(SSL_SESSION *session)
     const unsigned char *SSL_SESSION_get_id(const SSL_SESSION *session, unsigned int *length)
@@ -165,19 +167,18 @@ cdef extern from "<openssl/pem.h>":
     int PEM_write_bio_X509(BIO *bio, X509 *x)
 
 cdef extern from "<openssl/x509v3.h>":
-    ctypedef union GeneralNameValue:
-        pass
+    ctypedef union AsnValue:
+        ASN1_STRING *asn1_string
     ctypedef struct OTHERNAME:
         ASN1_OBJECT *type_id
         ASN1_TYPE *value
-    ctypedef struct AsnTypeValue:
-        ASN1_STRING *asn1_string
     ctypedef struct ASN1_TYPE:
         int type
-        AsnTypeValue value
+        AsnValue value
     ctypedef struct GENERAL_NAME:
         int type
     ctypedef struct GENERAL_NAMES
+    int X509_get_ext_by_NID(const X509 *x, int nid, int after)
     void *X509_get_ext_d2i(const X509 *x, int nid, int *critical, int *index)
     int sk_GENERAL_NAME_num(const GENERAL_NAMES *names)
     GENERAL_NAME *sk_GENERAL_NAME_value(const GENERAL_NAMES *names, int index)
@@ -222,7 +223,7 @@ cdef extern from "<openssl/x509.h>":
     int EVP_PKEY_get_base_id(const EVP_PKEY *key)
     int EVP_PKEY_get_bits(const EVP_PKEY *key)
     int EVP_PKEY_get_group_name(const EVP_PKEY *key, char *name, size_t room, size_t *length)
-    int EVP_PKEY_RSA, EVP_PKEY_EC, EVP_PKEY_ED25519
+    int EVP_PKEY_RSA, EVP_PKEY_RSA_PSS, EVP_PKEY_EC, EVP_PKEY_ED25519
     int X509_STORE_add_cert(X509_STORE *store, X509 *x)
     int X509_STORE_add_crl(X509_STORE *store, X509_CRL *crl)
     int X509_STORE_set_flags(X509_STORE *store, unsigned long flags)
@@ -246,7 +247,8 @@ cdef extern from "<openssl/asn1.h>":
     void BN_free(BIGNUM *number)
     int ASN1_TIME_to_tm(const ASN1_TIME *when, BrokenTime *out)
     int OBJ_obj2txt(char *into, int room, const ASN1_OBJECT *object, int no_name)
-    int NID_subject_alt_name, NID_commonName, NID_tlsfeature
+    int NID_subject_alt_name, NID_commonName, NID_tlsfeature, NID_X25519, NID_X448, NID_X9_62_prime256v1, NID_secp384r1, NID_secp521r1
+    int NID_sha1, NID_sha256, NID_sha384, NID_sha512
 
 cdef extern from "<time.h>":
     long timegm(BrokenTime *when)
@@ -276,7 +278,11 @@ cdef extern from "<openssl/evp.h>":
     OSSL_PARAM OSSL_PARAM_construct_octet_string(const char *key, void *data, size_t length)
     OSSL_PARAM OSSL_PARAM_construct_utf8_string(const char *key, char *text, size_t length)
     OSSL_PARAM OSSL_PARAM_construct_end()
-    int RAND_bytes(unsigned char *out, int length)
-    unsigned char *SHA256(const unsigned char *data, size_t length, unsigned char *out)
     void *OPENSSL_memdup(const void *data, size_t length)
     void OPENSSL_free(void *at)
+
+cdef extern from "<openssl/rand.h>":
+    int RAND_bytes(unsigned char *out, int length)
+
+cdef extern from "<openssl/sha.h>":
+    unsigned char *SHA256(const unsigned char *data, size_t length, unsigned char *out)
