@@ -111,23 +111,27 @@ cdef void describe_client(Exchange x, Facts *facts) noexcept:
 cdef void write_logs(Exchange x) except *:
     cdef HttpConfig config = x.config
     cdef Facts facts
-    cdef LogTarget target
     describe(x, &facts)
-    for target in config.logs:
-        if x.status < target.min_status:
+    write_lines(config.logs, config.ring, &facts, x.status, x.runtime)
+
+
+cdef void write_lines(list logs, Ring *ring, const Facts *facts, int status, Runtime runtime) except *:
+    cdef LogTarget target
+    for target in logs:
+        if status < target.min_status:
             continue
-        if not write_line(config, target, &facts, LINE_BYTES) and not write_line(config, target, &facts, LONG_LINE_BYTES):
-            x.runtime.server[SERVER_RECORDS_DROPPED] += 1
+        if not write_line(ring, target, facts, LINE_BYTES) and not write_line(ring, target, facts, LONG_LINE_BYTES):
+            runtime.server[SERVER_RECORDS_DROPPED] += 1
 
 
-cdef bint write_line(HttpConfig config, LogTarget target, const Facts *facts, uint32_t room) except *:
+cdef bint write_line(Ring *ring, LogTarget target, const Facts *facts, uint32_t room) except *:
     """False: the ring has no room, or the line is longer than `room`. What was reserved and not committed is free again."""
-    cdef char *out = ring_reserve(config.ring, room)
+    cdef char *out = ring_reserve(ring, room)
     cdef int64_t length
     if out == NULL:
         return False
     length = target.format.write(facts, out, room)
     if length < 0:
         return False
-    ring_commit(config.ring, RECORD_LOG, target.sink, length)
+    ring_commit(ring, RECORD_LOG, target.sink, length)
     return True

@@ -4,6 +4,13 @@ from libc.stdint cimport int64_t, uint32_t
 from meshproxy.proxy.runtime cimport Protocol
 from meshproxy.workers.loop cimport Block, Gatherer, Loop, Source
 
+cdef class Splicer:
+    """Moves what one socket receives to another without reading it."""
+    # The source is readable; called in the place of a read.
+    cdef void pull(self) except *
+    # The sink takes more.
+    cdef void push(self) except *
+
 cdef class Transport(Gatherer):
     cdef Loop loop
     cdef Protocol protocol
@@ -14,6 +21,8 @@ cdef class Transport(Gatherer):
     cdef int64_t *rx_total               # cells of the owner's block
     cdef int64_t *tx_total
     cdef int64_t *tx_buffered
+    cdef Splicer outlet                  # takes what comes here, unread; None = the protocol reads
+    cdef Splicer inlet                   # has more to send here than the queue; None = nobody
     cdef bint opening                    # the kernel still connects
     cdef bint connecting                 # the protocol was not told `on_connected` yet: the kernel connects, or a handshake runs
     cdef bint paused                     # reading

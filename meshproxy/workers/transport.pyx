@@ -13,6 +13,14 @@ cdef enum:
 cdef Protocol NOBODY = Protocol()
 
 
+cdef class Splicer:
+    cdef void pull(self) except *:
+        pass
+
+    cdef void push(self) except *:
+        pass
+
+
 cdef class Transport(Gatherer):
     def __init__(self, Loop loop, Protocol protocol):
         self.loop = loop
@@ -44,6 +52,7 @@ cdef class Transport(Gatherer):
     # Whoever is called here may close this transport, which lets go of the protocol: a local reference keeps it for the call.
 
     cdef void on_events(self, uint32_t events) except *:
+        cdef Splicer inlet
         cdef int error
         if self.opening:
             if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
@@ -56,8 +65,12 @@ cdef class Transport(Gatherer):
             self.on_opened()
             if self.fd < 0 or not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
                 return
-        if events & EPOLLOUT and self.queue != NULL:
-            self.send_queue()
+        if events & EPOLLOUT:
+            inlet = self.inlet
+            if self.queue != NULL:
+                self.send_queue()
+            elif inlet is not None:
+                inlet.push()
             if self.fd < 0:
                 return
         if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -82,11 +95,15 @@ cdef class Transport(Gatherer):
 
     cdef void read_once(self) except *:
         """One read. A short one has emptied the socket (epoll(7)), unless the peer's end is told too: that is read next."""
+        cdef Splicer outlet = self.outlet
         cdef ssize_t got
         if self.read_ended:
             self.readable = False
             if self.ending:
                 self.shut_if_dead()
+            return
+        if outlet is not None:
+            outlet.pull()
             return
         unpoison(self.loop.inbox, INBOX_BYTES)
         got = recv(self.fd, self.loop.inbox, INBOX_BYTES, 0)
