@@ -19,6 +19,8 @@ SIGNATURES = (
     "ecdsa_secp521r1_sha512", "rsa_pss_rsae_sha256", "rsa_pss_rsae_sha384", "rsa_pss_rsae_sha512", "ed25519", "rsa_pkcs1_sha1",
     "ecdsa_sha1",
 )
+UPSTREAM_ALPN: dict[str, tuple[str, ...]] = {"http2": ("h2",), "auto": ("h2", "http/1.1")}
+"""What is offered to endpoints by TLS, by the cluster's protocol, unless it is said."""
 _HASH = re.compile(r"[0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){31}\Z")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from meshproxy.config import rules
+from meshproxy.config import rules, tls_rules
 from meshproxy.config.envoy.translation import Table, Translation, takes
 from meshproxy.config.native.address import pipe_mode, pipe_path
 from meshproxy.config.problems import Path
@@ -23,6 +23,7 @@ TAKES: Table = {
     _MATCHER + "RegexMatcher": takes("regex", google_re2="is the engine anyway"),
     _MATCHER + "RegexMatchAndSubstitute": takes("pattern substitution"),
     "envoy.type.v3.Int64Range": takes("start end"),
+    _CORE + "CidrRange": takes("address_prefix prefix_len"),
 }
 
 
@@ -55,6 +56,23 @@ def address(message: Any, path: Path, translation: Translation, names: bool = Fa
     if "ipv4_compat" in socket and host != "::":
         translation.error((place, "ipv4_compat"), f'only "::" can take IPv4 too, and the address is "{host}". Remove it.')
     return SocketAddress(host, socket.get("port_value", 0))
+
+
+def cidr(message: Any, path: Path, translation: Translation) -> str:
+    """A CidrRange as `address/length`; "" after a problem was told. Without a length it is the whole (Envoy: 0 bits, all addresses)."""
+    given = translation.fields(message, path)
+    text = f"{given.get('address_prefix', '')}/{given['prefix_len'].value if 'prefix_len' in given else 0}"
+    if wrong := tls_rules.cidr(text):
+        if given.get("address_prefix"):
+            translation.error(path, wrong)
+        return ""
+    return text
+
+
+def cidrs(messages: Any, path: Path, translation: Translation) -> tuple[str, ...]:
+    """Several of them."""
+    made = [cidr(message, (path, index), translation) for index, message in enumerate(messages)]
+    return tuple(text for text in made if text)
 
 
 def data_source(message: Any, path: Path, translation: Translation) -> bytes:

@@ -8,7 +8,25 @@ from typing import Any
 import msgspec
 
 from meshproxy.config.document import Document
-from meshproxy.config.envoy import access_log, address, cluster, headers, http_connection_manager, listener, route, stats
+from meshproxy.config.envoy import (
+    access_log,
+    address,
+    chain,
+    cluster,
+    headers,
+    http2,
+    http_connection_manager,
+    http_filters,
+    listener,
+    listener_filters,
+    network_filters,
+    rbac,
+    route,
+    secrets,
+    stats,
+    tls,
+    upstream,
+)
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.messages import MessageTypes
 from meshproxy.config.envoy.reader import Reader
@@ -30,7 +48,7 @@ TAKES: Table = {
         memory_allocator_manager="concerns Envoy's own allocator",
         perf_tracing_file_path="concerns Envoy's own profiler",
     ),
-    _BOOTSTRAP + "Bootstrap.StaticResources": takes("listeners clusters"),
+    _BOOTSTRAP + "Bootstrap.StaticResources": takes("listeners clusters secrets"),
     _BOOTSTRAP + "Bootstrap.DynamicResources": takes(),
     _BOOTSTRAP + "ClusterManager": takes(),
     _BOOTSTRAP + "Admin": takes(
@@ -57,7 +75,8 @@ TAKES: Table = {
 
 TABLE: Table = {
     **TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES, **http_connection_manager.TAKES,
-    **listener.TAKES, **stats.TAKES,
+    **listener.TAKES, **stats.TAKES, **chain.TAKES, **http2.TAKES, **http_filters.TAKES, **listener_filters.TAKES, **network_filters.TAKES,
+    **rbac.TAKES, **secrets.TAKES, **tls.TAKES, **upstream.TAKES,
 }
 """Everything of Envoy's API that is taken."""
 
@@ -82,6 +101,7 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
         _runtime(given["layered_runtime"], (path, "layered_runtime"), translation)
     place = (path, "static_resources")
     resources = translation.fields(given["static_resources"], place) if "static_resources" in given else {}
+    translation.secrets = secrets.static_secrets(resources.get("secrets", ()), (place, "secrets"), translation)
     clusters = [(cluster.cluster(item, where, translation), where) for item, where in _numbered(resources, place, "clusters")]
     entrances = [listener.listener(item, where, translation) for item, where in _numbered(resources, place, "listeners")]
     listeners, tables = _tables([entrance for entrance in entrances if entrance is not None])
@@ -101,6 +121,7 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
         listeners=tuple(item for item, _ in listeners),
         route_tables=tuple(tables),
         clusters=tuple(item for item, _ in clusters),
+        secrets=problems.secrets.all(),
         admin=admin,
         node=node,
         stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), **made),
@@ -116,14 +137,16 @@ def _tables(entrances: list[listener.Entrance]) -> tuple[list[tuple[Listener, Pa
     tables: dict[str, RouteTable] = {}
     listeners = []
     for entrance in entrances:
-        table, whole = entrance.table, entrance.listener
-        if tables.get(table.name, table) != table:
-            table = msgspec.structs.replace(table, name=_free_name(f"{whole.name}/{table.name}", tables))
-            chain = whole.chains[0]
-            manager = msgspec.structs.replace(chain.terminal, route_table=table.name)
-            whole = msgspec.structs.replace(whole, chains=(msgspec.structs.replace(chain, terminal=manager),))
-        tables[table.name] = table
-        listeners.append((whole, entrance.path))
+        whole, chains = entrance.listener, []
+        for each, table in zip(whole.all_chains, entrance.tables, strict=True):
+            if table is not None:
+                if tables.get(table.name, table) != table:
+                    table = msgspec.structs.replace(table, name=_free_name(f"{whole.name}/{table.name}", tables))
+                    each = msgspec.structs.replace(each, terminal=msgspec.structs.replace(each.terminal, route_table=table.name))
+                tables[table.name] = table
+            chains.append(each)
+        default = chains.pop() if whole.default_chain is not None else None
+        listeners.append((msgspec.structs.replace(whole, chains=tuple(chains), default_chain=default), entrance.path))
     return listeners, list(tables.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshproxy.config import rules
+from meshproxy.config.envoy import upstream
 from meshproxy.config.envoy.address import address
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
@@ -14,18 +15,17 @@ from meshproxy.model import Breakers, Cluster, Endpoint, PipeAddress, RetryBudge
 _CLUSTER = "envoy.config.cluster.v3."
 _ENDPOINT = "envoy.config.endpoint.v3."
 _POLICIES = "envoy.extensions.load_balancing_policies."
-HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-RAW_BUFFER = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 _NO_CHECKS = "concerns health checks, which are refused where they would be turned on"
 _NO_LOCALITIES = "concerns locality aware balancing, which is refused where it would be turned on"
 
 TAKES: Table = {
     _CLUSTER + "Cluster": takes(
         "name alt_stat_name connect_timeout per_connection_buffer_limit_bytes lb_policy load_assignment "
-        "max_requests_per_connection circuit_breakers common_http_protocol_options http_protocol_options "
+        "max_requests_per_connection circuit_breakers common_http_protocol_options http_protocol_options http2_protocol_options "
+        "upstream_http_protocol_options "
         "typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family common_lb_config "
         "least_request_lb_config round_robin_lb_config upstream_connection_options load_balancing_policy transport_socket",
-        only={"type": ("STATIC", "STRICT_DNS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL",)},
+        only={"type": ("STATIC", "STRICT_DNS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL")},
         metadata="is read by nothing that is supported",
         wait_for_warm_on_init="is how static and DNS clusters start anyway",
         cleanup_interval="concerns original destination clusters",
@@ -54,10 +54,6 @@ TAKES: Table = {
     _CLUSTER + "CircuitBreakers.Thresholds.RetryBudget": takes("budget_percent min_retry_concurrency"),
     _CLUSTER + "UpstreamConnectionOptions": takes("tcp_keepalive"),
     "envoy.config.core.v3.TcpKeepalive": takes(),
-    "envoy.config.core.v3.TransportSocket": takes("typed_config", name="is a label only"),
-    RAW_BUFFER: takes(),
-    HTTP_OPTIONS: takes("common_http_protocol_options explicit_http_config"),
-    HTTP_OPTIONS + ".ExplicitHttpConfig": takes("http_protocol_options"),
     _ENDPOINT + "ClusterLoadAssignment": takes("cluster_name endpoints"),
     _ENDPOINT + "LocalityLbEndpoints": takes(
         "lb_endpoints", only={"priority": (0,)}, locality=_NO_LOCALITIES, load_balancing_weight=_NO_LOCALITIES, proximity=_NO_LOCALITIES,
@@ -69,9 +65,6 @@ TAKES: Table = {
     ),
     _ENDPOINT + "Endpoint": takes("address hostname", health_check_config=_NO_CHECKS),
 }
-UPSTREAM_OPTIONS = takes("idle_timeout max_connection_duration max_requests_per_connection")
-"""What of HttpProtocolOptions is supported for upstream connections; connection managers take more of the same message."""
-
 _BALANCE = {"ROUND_ROBIN": "round_robin", "LEAST_REQUEST": "least_request", "RANDOM": "random"}
 _BALANCE_TYPES = {
     _POLICIES + "round_robin.v3.RoundRobin": "round_robin",
@@ -86,8 +79,6 @@ _HEALTHY = (0, 1)
 def cluster(message: Any, path: Path, translation: Translation) -> Cluster:
     """A Cluster of type STATIC or STRICT_DNS."""
     given = translation.fields(message, path)
-    if "transport_socket" in given:
-        plain_transport(given["transport_socket"], (path, "transport_socket"), translation)
     # A type that was refused most likely had names among its endpoints.
     discovery = "static" if enum_name(message, "type") == "STATIC" else "strict_dns"
     settings: dict[str, Any] = {}
@@ -100,23 +91,11 @@ def cluster(message: Any, path: Path, translation: Translation) -> Cluster:
     if "circuit_breakers" in given:
         settings.update(_breakers(given["circuit_breakers"], (path, "circuit_breakers"), translation))
     settings.update(_balance(message, given, path, translation))
-    settings.update(_http(given, path, translation))
+    settings.update(upstream.settings(message, given, path, translation))
     settings.update(_dns(message, given))
     if "upstream_connection_options" in given:
         settings["tcp_keepalive"] = _keepalive(given["upstream_connection_options"], (path, "upstream_connection_options"), translation)
     return Cluster(name=given.get("name", ""), discovery=discovery, alt_stat_name=given.get("alt_stat_name", ""), **settings)
-
-
-def plain_transport(message: Any, path: Path, translation: Translation) -> None:
-    """A transport socket that only says "no TLS"."""
-    given = translation.fields(message, path)
-    if "typed_config" not in given:
-        if message.name != "envoy.transport_sockets.raw_buffer":
-            translation.refuse(path, f'transport socket "{message.name}"')
-        return
-    inner = translation.unpack(given["typed_config"], (path, "typed_config"), (RAW_BUFFER,), "transport socket")
-    if inner is not None:
-        translation.fields(inner, (path, "typed_config"))
 
 
 def endpoints(message: Any, path: Path, translation: Translation, discovery: str = "static") -> tuple[Endpoint, ...]:
@@ -229,43 +208,6 @@ def _policy(message: Any, path: Path, translation: Translation) -> dict[str, Any
 def _choices(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
     given = translation.fields(message, path)
     return {"least_request_choices": given["choice_count"].value} if "choice_count" in given else {}
-
-
-def _http(given: dict[str, Any], path: Path, translation: Translation) -> dict[str, Any]:
-    """HTTP settings, from the extension or from the older fields of the cluster itself."""
-    settings: dict[str, Any] = {}
-    if "max_requests_per_connection" in given:
-        settings["max_requests_per_connection"] = given["max_requests_per_connection"].value
-    if "common_http_protocol_options" in given:
-        settings.update(_connection(given["common_http_protocol_options"], (path, "common_http_protocol_options"), translation))
-    if "http_protocol_options" in given:
-        translation.fields(given["http_protocol_options"], (path, "http_protocol_options"))
-    for key, packed in given.get("typed_extension_protocol_options", {}).items():
-        place = ((path, "typed_extension_protocol_options"), key)
-        options = translation.unpack(packed, place, (HTTP_OPTIONS,), "protocol options")
-        if options is None:
-            continue
-        inner = translation.fields(options, place)
-        if "explicit_http_config" in inner:
-            explicit = translation.fields(inner["explicit_http_config"], (place, "explicit_http_config"))
-            if "http_protocol_options" in explicit:
-                translation.fields(explicit["http_protocol_options"], ((place, "explicit_http_config"), "http_protocol_options"))
-        if "common_http_protocol_options" in inner:
-            settings.update(_connection(inner["common_http_protocol_options"], (place, "common_http_protocol_options"), translation))
-    return settings
-
-
-def _connection(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
-    given = translation.fields(message, path)
-    settings: dict[str, Any] = {}
-    for name in given.keys() - UPSTREAM_OPTIONS.fields:
-        translation.refuse((path, name), f'"{name}" of upstream connections')
-    for theirs, ours in (("idle_timeout", "idle_timeout_s"), ("max_connection_duration", "max_connection_duration_s")):
-        if theirs in given:
-            settings[ours] = seconds(given[theirs])
-    if "max_requests_per_connection" in given:
-        settings["max_requests_per_connection"] = given["max_requests_per_connection"].value
-    return settings
 
 
 def _dns(message: Any, given: dict[str, Any]) -> dict[str, Any]:

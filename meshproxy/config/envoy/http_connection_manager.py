@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 from meshproxy.config.envoy.access_log import access_logs
 from meshproxy.config.envoy.constraints import seconds
+from meshproxy.config.envoy.http2 import http2_settings
+from meshproxy.config.envoy.http_filters import http_filters
 from meshproxy.config.envoy.route import route_table
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.problems import Path
-from meshproxy.model import HttpConnectionManager, RouteTable
+from meshproxy.model import ClientCertHeader, Http2Settings, HttpConnectionManager, RouteTable
 
 HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _PACKAGE = HCM.rpartition(".")[0] + "."
-ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 _PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig"
 
 TAKES: Table = {
@@ -22,23 +23,17 @@ TAKES: Table = {
         "server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout "
         "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
         "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
-        "strip_matching_host_port strip_any_host_port",
+        "strip_matching_host_port strip_any_host_port http2_protocol_options forward_client_cert_details set_current_client_cert_details",
         only={
-            "forward_client_cert_details": ("SANITIZE",),
             "path_with_escaped_slashes_action": ("IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"),
             "stream_error_on_invalid_http_message": (False,),
         },
     ),
-    _PACKAGE + "HttpFilter": takes("typed_config is_optional", only={"disabled": (False,)}, name="is a label only"),
     _PACKAGE + "HttpConnectionManager.UpgradeConfig": takes("upgrade_type enabled"),
-    ROUTER: takes(
-        "suppress_envoy_headers",
-        only={"dynamic_stats": (True,), "start_child_span": (False,)},
-        suppress_grpc_request_failure_code_stats="concerns metrics of gRPC, which are not kept yet",
-    ),
+    _PACKAGE + "HttpConnectionManager.SetCurrentClientCertDetails": takes("subject cert chain dns uri"),
     "envoy.config.core.v3.HttpProtocolOptions": takes(
         "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action "
-        "max_requests_per_connection"
+        "max_requests_per_connection",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": takes(
         "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format",
@@ -50,6 +45,7 @@ TAKES: Table = {
     "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": takes("stateful_formatter"),
     _PRESERVE_CASE: takes(forward_reason_phrase="is what is done anyway", formatter_type_on_envoy_headers="concerns Envoy's own headers"),
 }
+_CODECS = {"AUTO": "auto", "HTTP1": "http1", "HTTP2": "http2"}
 _SERVER_HEADER = {"OVERWRITE": "overwrite", "APPEND_IF_ABSENT": "append_if_absent", "PASS_THROUGH": "pass_through"}
 _UNDERSCORES = {"ALLOW": "allow", "REJECT_REQUEST": "reject", "DROP_HEADER": "drop"}
 _TIMES = {
@@ -91,12 +87,16 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
         settings.update(_shared(given["common_http_protocol_options"], (path, "common_http_protocol_options"), translation))
     if "http_protocol_options" in given:
         settings.update(http1_options(given["http_protocol_options"], (path, "http_protocol_options"), translation))
-    settings.update(_filters(given.get("http_filters", ()), (path, "http_filters"), translation))
+    if "http2_protocol_options" in given:
+        place = (path, "http2_protocol_options")
+        settings["http2"] = http2_settings(given["http2_protocol_options"], place, translation, Http2Settings())
+    settings.update(http_filters(given.get("http_filters", ()), (path, "http_filters"), translation))
+    settings["client_cert_header"] = _client_cert_header(message, given, path, translation)
     settings["upgrades"] = _upgrades(given.get("upgrade_configs", ()), (path, "upgrade_configs"), translation)
     settings["access_logs"] = access_logs(given.get("access_log", ()), (path, "access_log"), translation)
     codec = enum_name(message, "codec_type")
-    if codec not in ("AUTO", "HTTP1"):
-        translation.refuse((path, "codec_type"), f"codec_type {codec}", "Use AUTO or HTTP1.")
+    if codec not in _CODECS:
+        translation.refuse((path, "codec_type"), f"codec_type {codec}", "Use AUTO, HTTP1 or HTTP2.")
     if "route_config" not in given:
         return None
     place = (path, "route_config")
@@ -104,7 +104,7 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
     manager = HttpConnectionManager(
         stat_prefix=given.get("stat_prefix", ""),
         route_table=table.name,
-        codec="http1" if codec == "HTTP1" else "auto",
+        codec=_CODECS.get(codec, "auto"),
         # Envoy's default, so that a client sees no other name than with Envoy.
         server_name=given.get("server_name") or "envoy",
         server_header=_SERVER_HEADER[enum_name(message, "server_header_transformation")],
@@ -143,38 +143,18 @@ def http1_options(message: Any, path: Path, translation: Translation) -> dict[st
     return settings
 
 
-def _filters(messages: Any, path: Path, translation: Translation) -> dict[str, Any]:
-    """Only the router is supported among Envoy's HTTP filters; it has to be there, once and last."""
-    if not len(messages):
-        translation.error(path[0], f'"http_filters" has no filter. Add {ROUTER}.')
-    settings: dict[str, Any] = {}
-    for index, message in enumerate(messages):
-        place = (path, index)
-        given = translation.fields(message, place)
-        if "typed_config" not in given:
-            translation.error(place, f'filter "{message.name}": "typed_config" is missing. Add it.')
-            continue
-        last = index + 1 == len(messages)
-        inside = (place, "typed_config")
-        name = given["typed_config"].type_url.rpartition("/")[2]
-        router = translation.unpack(given["typed_config"], inside, (ROUTER,), "HTTP filter", given.get("is_optional", False))
-        if router is not None:
-            settings["suppress_envoy_headers"] = translation.fields(router, inside).get("suppress_envoy_headers", False)
-        if (name == ROUTER) != last:
-            where = "has to be the last HTTP filter and is not. Move it to the end." if name == ROUTER else (
-                "is the last HTTP filter, and that has to be the router. Add it below."
-            )
-            translation.error(place, f'filter "{message.name}" {where}')
-    return settings
-
-
 def _upgrades(messages: Any, path: Path, translation: Translation) -> tuple[str, ...]:
     made = []
     for index, message in enumerate(messages):
         given = translation.fields(message, (path, index))
-        kind = given.get("upgrade_type", "")
-        if kind.upper() == "CONNECT":
-            translation.refuse(((path, index), "upgrade_type"), "CONNECT")
-        elif "enabled" not in given or given["enabled"].value:
-            made.append(kind.lower())
+        if "enabled" not in given or given["enabled"].value:
+            made.append(given.get("upgrade_type", "").lower())
     return tuple(made)
+
+
+def _client_cert_header(message: Any, given: dict[str, Any], path: Path, translation: Translation) -> ClientCertHeader:
+    facts: dict[str, bool] = {}
+    if "set_current_client_cert_details" in given:
+        details = translation.fields(given["set_current_client_cert_details"], (path, "set_current_client_cert_details"))
+        facts = {name: value if isinstance(value, bool) else value.value for name, value in details.items()}
+    return ClientCertHeader(mode=enum_name(message, "forward_client_cert_details").lower(), **facts)

@@ -14,11 +14,13 @@ from meshproxy.config.problems import Path
 from meshproxy.model import (
     DirectResponse,
     ForwardAction,
+    HeaderMatch,
     PathMatch,
     Redirect,
     RetryPolicy,
     Route,
     RouteTable,
+    StringMatch,
     VirtualHost,
     WeightedCluster,
 )
@@ -43,11 +45,16 @@ TAKES: Table = {
     _ROUTE + "Route": takes(
         f"name match route redirect direct_response {MUTATION_FIELDS}", metadata=_NO_READER, decorator=_NO_TRACING, tracing=_NO_TRACING
     ),
-    _ROUTE + "RouteMatch": takes("prefix path safe_regex path_separated_prefix case_sensitive headers query_parameters"),
+    _ROUTE + "RouteMatch": takes(
+        "prefix path safe_regex path_separated_prefix connect_matcher case_sensitive headers query_parameters grpc"
+    ),
+    _ROUTE + "RouteMatch.ConnectMatcher": takes(),
+    _ROUTE + "RouteMatch.GrpcRouteMatchOptions": takes(),
     _ROUTE + "RouteAction": takes(
         "cluster weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite "
-        "append_x_forwarded_host timeout idle_timeout retry_policy priority upgrade_configs"
+        "append_x_forwarded_host timeout idle_timeout retry_policy priority upgrade_configs max_stream_duration"
     ),
+    _ROUTE + "RouteAction.MaxStreamDuration": takes("max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"),
     _ROUTE + "RouteAction.UpgradeConfig": takes("upgrade_type enabled"),
     _ROUTE + "WeightedCluster": takes("clusters total_weight", runtime_key_prefix="!has no effect: there is no runtime."),
     _ROUTE + "WeightedCluster.ClusterWeight": takes(f"name weight host_rewrite_literal {MUTATION_FIELDS}"),
@@ -64,11 +71,13 @@ TAKES: Table = {
 }
 
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-_RETRY_ON = {"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "retriable-status-codes"}
-_RETRY_ON_LATER = {
-    "envoy-ratelimited", "refused-stream", "retriable-headers", "http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal",
-    "resource-exhausted", "unavailable",
+_RETRY_ON = {
+    "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx", "retriable-status-codes",
+    "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
 }
+_RETRY_ON_LATER = {"envoy-ratelimited", "retriable-headers", "http3-post-connect-failure"}
+_GRPC = HeaderMatch(name="content-type", string=StringMatch("regex", r"application/grpc(\+.*)?"))
+"""What Envoy takes for a gRPC request."""
 _TLS = {"NONE": "none", "EXTERNAL_ONLY": "external", "ALL": "all"}
 _NOT_FOUND = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
 _REDIRECTS = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
@@ -136,6 +145,9 @@ class _Routes:
             return Route(path=where, action=action)
         place = (path, "match")
         headers = [header_match(item, ((place, "headers"), index), self._t) for index, item in enumerate(match.get("headers", ()))]
+        if "grpc" in match:
+            self._fields(match["grpc"], (place, "grpc"))
+            headers.insert(0, _GRPC)
         queries = match.get("query_parameters", ())
         return Route(
             path=where,
@@ -154,6 +166,9 @@ class _Routes:
                     wrong = f'"{match[field]}" matches nothing: a path begins with "/". Write "/{match[field]}".'
                     self._t.problems.warning((path, field), wrong)
                 return PathMatch(kind, match[field], case_sensitive)
+        if "connect_matcher" in match:
+            self._fields(match["connect_matcher"], (path, "connect_matcher"))
+            return PathMatch("connect", "")
         if "safe_regex" in match:
             # Envoy: case_sensitive has no effect on regexes.
             return PathMatch("regex", regex(match["safe_regex"], (path, "safe_regex"), self._t))
@@ -189,9 +204,6 @@ class _Routes:
         if "prefix_rewrite" in given and "regex_rewrite" in given:
             self._t.error((path, "regex_rewrite"), '"prefix_rewrite" and "regex_rewrite" are both given. Keep one.')
         upgrades = [self._fields(item, ((path, "upgrade_configs"), index)) for index, item in enumerate(given.get("upgrade_configs", ()))]
-        for index, upgrade in enumerate(upgrades):
-            if upgrade.get("upgrade_type", "").upper() == "CONNECT":
-                self._t.refuse((((path, "upgrade_configs"), index), "upgrade_type"), "CONNECT")
         enabled = [(item.get("upgrade_type", "").lower(), item["enabled"].value if "enabled" in item else True) for item in upgrades]
         return {
             "prefix_rewrite": given.get("prefix_rewrite", ""),
@@ -204,7 +216,17 @@ class _Routes:
             "cluster_not_found_status": _NOT_FOUND[enum_name(message, "cluster_not_found_response_code")],
             "high_priority": enum_name(message, "priority") == "HIGH",
             "upgrades": tuple(enabled),
+            **(self._durations(given["max_stream_duration"], (path, "max_stream_duration")) if "max_stream_duration" in given else {}),
         }
+
+    def _durations(self, message: Any, path: Path) -> dict[str, float]:
+        given = self._fields(message, path)
+        names = {
+            "max_stream_duration": "max_stream_duration_s",
+            "grpc_timeout_header_max": "grpc_timeout_max_s",
+            "grpc_timeout_header_offset": "grpc_timeout_offset_s",
+        }
+        return {ours: seconds(given[theirs]) for theirs, ours in names.items() if theirs in given}
 
     def _refer(self, name: str, path: Path) -> None:
         if self._validate:

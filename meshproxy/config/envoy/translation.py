@@ -53,8 +53,10 @@ class Translation:
 
     def __init__(self, problems: Problems, table: Table, types: MessageTypes) -> None:
         self.problems = problems
+        self.types = types
+        self.secrets: dict[str, Any] = {}
+        """The bootstrap's own secrets by name (`secrets.Named`)."""
         self._table = table
-        self._types = types
         self._plans: dict[type, _Plan] = {}
 
     def fields(self, message: Message, path: Path) -> dict[str, Any]:
@@ -89,12 +91,12 @@ class Translation:
         if name not in supported:
             if optional:
                 self.problems.warning(path, f"{what} {name} is not supported yet and is skipped, because it is optional.")
-            elif name and self._types.find(name) is None:
+            elif name and self.types.find(name) is None:
                 self.error((path, "@type"), unknown_type(packed.type_url))
             elif name:
                 self.refuse(path, f"{what} {name}")
             return None
-        found = self._types.find(name)
+        found = self.types.find(name)
         assert found is not None, name
         inner = found()
         try:

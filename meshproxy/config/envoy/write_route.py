@@ -11,6 +11,7 @@ from meshproxy.model import (
     HeaderMatch,
     HeaderMutations,
     HeaderValue,
+    PathMatch,
     Redirect,
     RetryPolicy,
     Route,
@@ -81,9 +82,7 @@ def _virtual_host(host: VirtualHost, lost: list[str]) -> Data:
 
 def _route(route: Route, lost: list[str]) -> Data:
     path = route.path
-    match: Data = {"safe_regex": {"regex": path.value}} if path.kind == "regex" else {_PATHS[path.kind]: path.value}
-    if not path.case_sensitive and path.kind != "regex":
-        match["case_sensitive"] = False
+    match = _path(path)
     if route.headers:
         match["headers"] = [_header_match(header) for header in route.headers]
     if route.query:
@@ -99,7 +98,15 @@ def _route(route: Route, lost: list[str]) -> Data:
     return {**data, **_mutations(route.mutations)}
 
 
-def _string(match: StringMatch) -> Data:
+def _path(path: PathMatch) -> Data:
+    if path.kind == "connect":
+        return {"connect_matcher": {}}
+    if path.kind == "regex":
+        return {"safe_regex": {"regex": path.value}}
+    return {_PATHS[path.kind]: path.value, **({} if path.case_sensitive else {"case_sensitive": False})}
+
+
+def string(match: StringMatch) -> Data:
     if match.kind == "regex":
         return {"safe_regex": {"regex": match.value}}
     return {match.kind: match.value, **({"ignore_case": True} if match.ignore_case else {})}
@@ -108,7 +115,7 @@ def _string(match: StringMatch) -> Data:
 def _header_match(header: HeaderMatch) -> Data:
     data: Data = {"name": header.name}
     if header.string is not None:
-        data["string_match"] = _string(header.string)
+        data["string_match"] = string(header.string)
     elif header.range is not None:
         data["range_match"] = {"start": header.range[0], "end": header.range[1]}
     else:
@@ -121,7 +128,7 @@ def _header_match(header: HeaderMatch) -> Data:
 
 
 def _query_match(query: QueryMatch) -> Data:
-    return {"name": query.name, **({"string_match": _string(query.string)} if query.string is not None else {"present_match": True})}
+    return {"name": query.name, **({"string_match": string(query.string)} if query.string is not None else {"present_match": True})}
 
 
 def _rewrite(rewrite: tuple[str, str]) -> Data:
@@ -147,6 +154,13 @@ def _forward(action: ForwardAction) -> Data:
         data["timeout"] = duration(action.timeout_s)
     if action.idle_timeout_s is not None:
         data["idle_timeout"] = duration(action.idle_timeout_s)
+    durations = {
+        "max_stream_duration": action.max_stream_duration_s,
+        "grpc_timeout_header_max": action.grpc_timeout_max_s,
+        "grpc_timeout_header_offset": action.grpc_timeout_offset_s or None,
+    }
+    if told := {name: duration(value) for name, value in durations.items() if value is not None}:
+        data["max_stream_duration"] = told
     if action.retry is not None:
         data["retry_policy"] = _retry(action.retry)
     if action.cluster_not_found_status in _NOT_FOUND:

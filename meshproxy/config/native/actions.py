@@ -61,8 +61,10 @@ class Rewrite:
 RETRY = Section(
     "retry",
     (
-        Row("on", ListOf(Word("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx",
-                              "retriable-status-codes")), "When a request is tried again; Envoy's words.", default=DEFAULT_RETRY_ON,
+        Row("on", ListOf(Word("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream",
+                              "retriable-4xx", "retriable-status-codes", "cancelled", "deadline-exceeded", "internal",
+                              "resource-exhausted", "unavailable")),
+            "When a request is tried again; Envoy's words, the last five are statuses of gRPC.", default=DEFAULT_RETRY_ON,
             shown_default=", ".join(DEFAULT_RETRY_ON)),
         Row("times", Whole(0, 100), "How often at most.", "num_retries"),
         Row("per_try_timeout", Duration(zero="the route's timeout"), "For each try.", "per_try_timeout_s"),

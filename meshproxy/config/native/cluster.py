@@ -15,6 +15,7 @@ from meshproxy.config.native.secrets import Secured
 from meshproxy.config.native.tcp import Tlvs
 from meshproxy.config.native.tls import UPSTREAM_TLS, Draft
 from meshproxy.config.problems import Path, Problems, told
+from meshproxy.config.tls_rules import UPSTREAM_ALPN
 from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress, UpstreamTls
 
 _NO_NAME = ""
@@ -100,12 +101,8 @@ def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
     return Cluster(name=_NO_NAME, **values)
 
 
-ALPN: dict[str, tuple[str, ...]] = {"http2": ("h2",), "auto": ("h2", "http/1.1")}
-"""What is offered to endpoints by TLS, by the cluster's protocol (Envoy does the same)."""
-
-
 def _tls(draft: Draft, protocol: str, endpoints: tuple[Endpoint, ...], path: Path, problems: Problems) -> UpstreamTls:
-    tls: UpstreamTls = draft.tls if draft.alpn_given else msgspec.structs.replace(draft.tls, alpn=ALPN.get(protocol, ()))
+    tls: UpstreamTls = draft.tls if draft.alpn_given else msgspec.structs.replace(draft.tls, alpn=UPSTREAM_ALPN.get(protocol, ()))
     nameless = [item for item in endpoints if not (item.hostname or _is_name(item))]
     if tls.auto_host_sni and tls.auto_san_validation and nameless:
         wrong = f"endpoint {nameless[0].address} has no host name that its certificate could be compared with"
@@ -121,7 +118,7 @@ def _split_cluster(written: Secured) -> Values:
     cluster: Cluster = written.thing
     values = {field: getattr(cluster, field) for field in cluster.__struct_fields__}
     if cluster.tls is not None:
-        values["tls"] = (Draft(cluster.tls, cluster.tls.alpn != ALPN.get(cluster.protocol, ())), written)
+        values["tls"] = (Draft(cluster.tls, cluster.tls.alpn != UPSTREAM_ALPN.get(cluster.protocol, ())), written)
     named = any(map(_is_name, cluster.endpoints))
     if (cluster.discovery == "strict_dns") == named:
         del values["discovery"]

@@ -40,13 +40,18 @@ _FORWARD_ROWS = (
     Row("timeout", Duration(), "From the end of the request to the end of the response.", "timeout_s"),
     Row("idle_timeout", Duration(), "Without a byte in either direction.", "idle_timeout_s", shown_default="the listener's"),
     Row("retry", RETRY, "How a failed request is tried again."),
+    Row("max_stream_duration", Duration(), "From the request's first byte; then it ends.", "max_stream_duration_s",
+        shown_default="the listener's"),
+    Row("grpc_timeout_max", Duration(zero="as it stands"), "A request's `grpc-timeout`, at most this, is its longest duration.",
+        "grpc_timeout_max_s", shown_default="not looked at"),
+    Row("grpc_timeout_offset", Duration(zero="none"), "Taken off a `grpc-timeout`.", "grpc_timeout_offset_s"),
     Row("cluster_not_found_status", Status(503, 404, 500), "The answer when the cluster is not there."),
     Row("priority", Word(values={"default": False, "high": True}), "Which of the cluster's breakers count.", "high_priority"),
     Row("upgrades", Switches(), "Upgrade protocols by name, true or false, over the listener's."),
 )
 _ACTIONS = {"to": ForwardAction, "redirect": Redirect, "respond": DirectResponse}
 _FORWARD_FIELDS = {row.name: row.field for row in _FORWARD_ROWS}
-_PATH_KINDS = ("prefix", "segment_prefix", "path", "regex")
+_PATH_KINDS = ("prefix", "segment_prefix", "path", "regex", "connect")
 _ANY_PATH = PathMatch("prefix", "/")
 
 
@@ -107,13 +112,17 @@ def _take_path(values: Values, path: Path, problems: Problems) -> PathMatch | No
     if ignore_case and given[0] == "regex":
         problems.error((path, "ignore_case"), 'a regex says it itself. Write "(?i)" in front of the pattern.')
     kind = "exact" if given[0] == "path" else given[0]
+    if kind == "connect":
+        if not values.pop(kind):
+            problems.error((path, kind), "false has no meaning here. Remove it.")
+        return PathMatch(kind, "")
     return PathMatch(kind, values.pop(given[0]), not ignore_case)
 
 
 def _split_route(route: Route) -> Values:
     values: Values = {"name": route.name, "match_headers": route.headers, "match_query": route.query, **give_mutations(route.mutations)}
     kind = "path" if route.path.kind == "exact" else route.path.kind
-    values[kind] = route.path.value
+    values[kind] = True if kind == "connect" else route.path.value
     values["ignore_case"] = not route.path.case_sensitive
     word = next(word for word, struct in _ACTIONS.items() if type(route.action) is struct)
     if word != "to":
@@ -140,6 +149,7 @@ ROUTE = Section(
         Row("segment_prefix", Text("path", _segments), "The first segments of the path: /api takes /api and /api/x but not /apis."),
         Row("path", TextPath(), "The whole path, without the query."),
         Row("regex", Text("regex", rules.regex), "RE2, for the whole path without the query."),
+        Row("connect", Flag(), "CONNECT requests, which have no path."),
         Row("ignore_case", Flag(), "Compare paths without regard to case.", default=False),
         Row("methods", ListOf(Text("method", lambda text: "" if text.isalpha() else f'"{text}" is no method. Write it like "GET".')),
             "HTTP methods.", shown_default="all"),
