@@ -17,11 +17,14 @@ from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
 from meshproxy.workers.downstream_http1 import Http1Starter
+from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.http_chain import ExchangePool, HttpChain
 from meshproxy.workers.listener import Chain
 from meshproxy.workers.listener import Listener as LiveListener
 from meshproxy.workers.loop import Loop
 from meshproxy.workers.pool import ClusterPools
+from meshproxy.workers.security import Securities, refused
+from meshproxy.workers.tls_downstream import DownstreamSecurity
 
 Swap = Callable[[], None]
 Sockets = Iterable[tuple[ListenerSocket, int]]
@@ -56,7 +59,7 @@ class Listeners:
     """All listeners of this worker by name."""
 
     def __init__(
-        self, loop: Loop, region: Region, slot: int, max_worker_connections: int, pools: ClusterPools,
+        self, loop: Loop, region: Region, slot: int, max_worker_connections: int, pools: ClusterPools, securities: Securities,
         route_slot: Callable[[str], RouterSlot], retire: Callable[[object], None], log: logging.Logger,
     ) -> None:
         self.loop = loop
@@ -64,6 +67,7 @@ class Listeners:
         self.slot = slot
         self.max_worker_connections = max_worker_connections
         self.pools = pools
+        self.securities = securities
         self.route_slot = route_slot
         self.retire = retire
         self.log = log
@@ -80,6 +84,7 @@ class Listeners:
         """All that can fail is done here; the swap cannot."""
         logs = {label: LogTarget(Format(log), blocks[label], log.min_status) for label, log in logs_of(model)}
         terminals = [self._terminal(model, chain, place, blocks, logs) for place, chain in enumerate(model.all_chains)]
+        securities = self._securities(model, blocks)
 
         def swap() -> None:
             state = self.states.get(model.name)
@@ -88,8 +93,8 @@ class Listeners:
                 state = self.states[model.name] = ListenerState(live)
             old = {_identity(chain.model): chain for chain in state.live.chains}
             chains = [
-                self._chain(old.pop(_identity(chain), None), chain, terminal, blocks)
-                for chain, terminal in zip(model.all_chains, terminals, strict=True)
+                self._chain(old.pop(_identity(chain), None), chain, terminal, security, blocks)
+                for chain, terminal, security in zip(model.all_chains, terminals, securities, strict=True)
             ]
             state.live.renew(model, chains, None, None, False)
             for chain in old.values():
@@ -100,15 +105,25 @@ class Listeners:
 
         return swap
 
-    def _chain(self, old: Chain | None, model: FilterChain, terminal: HttpConfig, blocks: dict[str, int]) -> Chain:
+    def _chain(
+        self, old: Chain | None, model: FilterChain, terminal: HttpConfig, security: DownstreamSecurity | None, blocks: dict[str, int],
+    ) -> Chain:
         """A chain of which only its connection manager changed goes on: its open connections take the new settings with their next request."""
         if isinstance(old, HttpChain) and isinstance(terminal, HttpConfig):
             self.retire(old.config)
             old.renew(model, terminal)
             return old
         return HttpChain(
-            self.loop, model, self.region, self.slot, blocks["listener"], None, [], terminal, self.exchanges, self.http1, None,
+            self.loop, model, self.region, self.slot, blocks["listener"], security, [], terminal, self.exchanges, self.http1,
+            Http2Starter(self.region, self.slot, blocks["http2"]),
         )
+
+    def _securities(self, model: Listener, blocks: dict[str, int]) -> list[DownstreamSecurity | None]:
+        """Of each chain that has TLS; a chain that goes on keeps its own and lets go of this one."""
+        try:
+            return [chain.tls and self.securities.of_chain(chain.tls, blocks["listener"], blocks["ssl"]) for chain in model.all_chains]
+        except ValueError as error:
+            raise refused("listener", model.name, error) from error
 
     def _take_sockets(self, state: ListenerState, model: Listener, sockets: list[tuple[ListenerSocket, int]]) -> None:
         """The sockets that come for a listener are all it has from now on; without any it keeps its own."""
