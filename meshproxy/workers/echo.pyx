@@ -1,0 +1,63 @@
+"""Terminals that need no endpoint: one sends back what comes, one sends the same to everybody."""
+
+from meshproxy.proxy.connection cimport ConnectionInfo
+from meshproxy.proxy.runtime cimport Protocol
+from meshproxy.workers.listener cimport Chain
+from meshproxy.workers.transport cimport Transport
+
+cdef enum:
+    GRACE_MS = 10000                     # for each step of an end: a peer that takes nothing holds no connection for ever
+
+
+cdef class Echoing(Protocol):
+    cdef Chain chain
+    cdef Transport transport
+    cdef ConnectionInfo info
+
+    cdef void on_data(self, const char *data, size_t length) except *:
+        cdef Transport transport = self.transport
+        transport.write(data, length)
+        transport.loop.flush()
+        if transport.fd >= 0 and transport.is_above():
+            transport.pause()
+
+    cdef void on_drained(self) except *:
+        self.transport.resume()
+
+    cdef void on_end(self) except *:
+        self.transport.close_flushed(GRACE_MS)
+
+    cdef void drain(self, bint close_idle) except *:
+        if close_idle:
+            self.transport.close_flushed(GRACE_MS)
+
+    cdef void on_closed(self, int why, int error) except *:
+        self.chain.closed(self.transport, self.info)
+
+
+cdef class EchoChain(Chain):
+    cdef void serve(self, Transport transport, ConnectionInfo info) except *:
+        begin(self, transport, info)
+
+
+cdef class ResponseChain(Chain):
+    """What the client sends is thrown away: closed over it, the connection would be reset, and the response lost."""
+
+    cdef bytes body
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.body = self.model.terminal.body
+
+    cdef void serve(self, Transport transport, ConnectionInfo info) except *:
+        begin(self, transport, info)
+        transport.write(<const char *>self.body, len(self.body))
+        transport.linger(GRACE_MS)
+
+
+cdef void begin(Chain chain, Transport transport, ConnectionInfo info) except *:
+    cdef Echoing protocol = Echoing.__new__(Echoing)
+    protocol.chain = chain
+    protocol.transport = transport
+    protocol.info = info
+    transport.protocol = protocol
