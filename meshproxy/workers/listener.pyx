@@ -148,14 +148,17 @@ cdef class Greeting:
 
 
 cdef class Listener:
-    def __init__(self, Loop loop, Region region, int slot, int64_t cell, int64_t max_worker_connections):
+    def __init__(self, Loop loop, int64_t max_worker_connections):
         self.loop = loop
+        self.max_worker_connections = max_worker_connections
+        self.chains = []
+
+    def count_in(self, Region region, int slot, int64_t cell):
+        """The LISTENER block begins at `cell` of every worker's page."""
         self.pages = region.pages()
         self.slots = region.slots
         self.cells = region.page(slot) + cell
         self.first_cell = cell
-        self.max_worker_connections = max_worker_connections
-        self.chains = []
 
     def renew(self, model, list chains, ChainChooser chooser, Inspector inspector, bint wants_local):
         """New settings for connections that come from now on. `chooser` None: the first chain takes them all."""
