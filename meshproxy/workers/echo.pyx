@@ -36,6 +36,9 @@ cdef class Echoing(Protocol):
 
 
 cdef class EchoChain(Chain):
+    def renew(self, model, terminal):
+        self.model = model
+
     cdef void serve(self, Transport transport, ConnectionInfo info) except *:
         begin(self, transport, info)
 
@@ -45,9 +48,9 @@ cdef class ResponseChain(Chain):
 
     cdef bytes body
 
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.body = self.model.terminal.body
+    def renew(self, model, terminal):
+        self.model = model
+        self.body = terminal.body
 
     cdef void serve(self, Transport transport, ConnectionInfo info) except *:
         begin(self, transport, info)

@@ -10,25 +10,29 @@ from collections.abc import Callable, Iterable
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.filters.python import Greenlets, PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
-from meshproxy.model import FilterChain, HttpConnectionManager, Listener, SocketAddress
+from meshproxy.model import Echo, FilterChain, HttpConnectionManager, Listener, NetworkDirectResponse, SocketAddress, TcpProxy
 from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
 from meshproxy.scoreboard.blocks import logs_of
 from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
-from meshproxy.workers.chain_match import chooser_of, looks_at_local
 from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
+from meshproxy.workers.echo import EchoChain, ResponseChain
 from meshproxy.workers.http_chain import ExchangePool, HttpChain
 from meshproxy.workers.listener import Chain
 from meshproxy.workers.listener import Listener as LiveListener
 from meshproxy.workers.loop import Loop
 from meshproxy.workers.pool import ClusterPools
+from meshproxy.workers.relay import PipePool
 from meshproxy.workers.security import Securities, refused
+from meshproxy.workers.tcp_proxy import TcpChain, TcpConfig
 from meshproxy.workers.tls_downstream import DownstreamSecurity
 
 Swap = Callable[[], None]
 Sockets = Iterable[tuple[ListenerSocket, int]]
+Terminal = HttpConfig | TcpConfig | Echo | NetworkDirectResponse
+"""What serves a chain, compiled where there is anything to compile."""
 
 
 class ListenerState:
@@ -36,8 +40,6 @@ class ListenerState:
 
     def __init__(self, live: LiveListener) -> None:
         self.live = live
-        self.places: tuple = ()
-        """Where it and its TLS are counted: its chains count there too, so other places make other chains."""
         self.acceptors: list[Acceptor] = []
         self.draining: list[Chain] = []
 
@@ -77,6 +79,7 @@ class Listeners:
         self.exchanges = ExchangePool(loop)
         self.greenlets = Greenlets()
         self.http1 = Http1Starter()
+        self.pipes = PipePool()
         self.states: dict[str, ListenerState] = {}
         self.leaving: list[ListenerState] = []
         """Removed listeners with connections that are still open."""
@@ -92,18 +95,15 @@ class Listeners:
         def swap() -> None:
             state = self.states.get(model.name)
             if state is None:
-                state = self.states[model.name] = ListenerState(LiveListener(self.loop, self.max_worker_connections))
+                live = LiveListener(self.loop, self.region, self.slot, blocks["listener"], self.max_worker_connections)
+                state = self.states[model.name] = ListenerState(live)
             old = {_identity(chain.model): chain for chain in state.live.chains}
-            places = blocks["listener"], blocks.get("ssl")
-            same = old if state.places == places else {}
             chains = [
-                self._chain(same.get(_identity(chain)), chain, terminal, security, blocks)
+                self._chain(old.pop(_identity(chain), None), chain, terminal, security, blocks)
                 for chain, terminal, security in zip(model.all_chains, terminals, securities, strict=True)
             ]
-            state.places = places
-            state.live.count_in(self.region, self.slot, blocks["listener"])
-            state.live.renew(model, chains, chooser_of(model, chains), None, looks_at_local(model))
-            for chain in [chain for chain in old.values() if chain not in chains]:
+            state.live.renew(model, chains, None, None, False)
+            for chain in old.values():
                 chain.drain(False)
                 self.retire(chain)
                 state.draining.append(chain)
@@ -112,17 +112,22 @@ class Listeners:
         return swap
 
     def _chain(
-        self, old: Chain | None, model: FilterChain, terminal: HttpConfig, security: DownstreamSecurity | None, blocks: dict[str, int],
+        self, old: Chain | None, model: FilterChain, terminal: Terminal, security: DownstreamSecurity | None, blocks: dict[str, int],
     ) -> Chain:
-        """A chain of which only its connection manager changed goes on: its open connections take the new settings with their next request."""
-        if isinstance(old, HttpChain) and isinstance(terminal, HttpConfig):
+        """A chain of which only its terminal changed goes on: open connections of HTTP take the new settings with their next request."""
+        if isinstance(old, HttpChain | TcpChain):
             self.retire(old.config)
+        if old is not None:
             old.renew(model, terminal)
             return old
-        return HttpChain(
-            self.loop, model, self.region, self.slot, blocks["listener"], security, [], terminal, self.exchanges, self.http1,
-            Http2Starter(self.region, self.slot, blocks["http2"]),
-        )
+        whole = (self.loop, model, self.region, self.slot, blocks["listener"], security, [])
+        if isinstance(terminal, HttpConfig):
+            return HttpChain(*whole, terminal, self.exchanges, self.http1, Http2Starter(self.region, self.slot, blocks["http2"]))
+        if isinstance(terminal, TcpConfig):
+            return TcpChain(*whole, terminal, self.pipes)
+        chain = EchoChain(*whole) if isinstance(terminal, Echo) else ResponseChain(*whole)
+        chain.renew(model, terminal)
+        return chain
 
     def _securities(self, model: Listener, blocks: dict[str, int]) -> list[DownstreamSecurity | None]:
         """Of each chain that has TLS; a chain that goes on keeps its own and lets go of this one."""
@@ -140,11 +145,15 @@ class Listeners:
 
     # -- what serves a chain
 
-    def _terminal(self, model: Listener, chain: FilterChain, place: int, blocks: dict[str, int], logs: dict[str, LogTarget]) -> HttpConfig:
+    def _terminal(self, model: Listener, chain: FilterChain, place: int, blocks: dict[str, int], logs: dict[str, LogTarget]) -> Terminal:
         targets = [target for label, target in logs.items() if label.startswith(f"log:{place}:")]
-        if isinstance(chain.terminal, HttpConnectionManager):
-            return self._http_config(model, chain.terminal, targets, blocks)
-        raise ConfigError([Problem(f'listener "{model.name}": {type(chain.terminal).__name__} is not served')])
+        terminal = chain.terminal
+        if isinstance(terminal, HttpConnectionManager):
+            return self._http_config(model, terminal, targets, blocks)
+        if isinstance(terminal, TcpProxy):
+            block = blocks[f"tcp:{terminal.stat_prefix}"]
+            return TcpConfig(terminal, model.name, model.buffer_limit_bytes, self.pools, targets, self.region, self.slot, block)
+        return terminal
 
     def _http_config(self, model: Listener, manager: HttpConnectionManager, logs: list[LogTarget], blocks: dict[str, int]) -> HttpConfig:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
@@ -176,7 +185,7 @@ class Listeners:
             self.retire(state.live)
             for chain in state.live.chains:
                 self.retire(chain)
-                if isinstance(chain, HttpChain):
+                if isinstance(chain, HttpChain | TcpChain):
                     self.retire(chain.config)
 
     def forget_ended(self) -> None:
