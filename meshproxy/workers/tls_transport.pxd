@@ -35,6 +35,7 @@ cdef class TlsTransport(Transport):
     cdef void send_records(self) except *
     cdef bint encrypt(self, const char *data, size_t length) except *
     cdef void say_end(self) except *
+    cdef int give_up(self, int why, int error) noexcept
     cdef void break_off(self, int result) except *
     cdef void answer_http(self) except *
     cdef void count_handshake(self) noexcept

@@ -53,6 +53,8 @@ cdef class TlsTransport:
         self.context = context
         self.info = info
         self.server = True
+        if not context.ready:
+            return
         self.ssl = context.begin(&self.tag)
         SSL_set_accept_state(self.ssl)
         if not attach_pipe(self.ssl, METHOD, &pipe):
@@ -62,6 +64,8 @@ cdef class TlsTransport:
         cdef SSL_SESSION *session = NULL
         self.context = context
         self.sessions = sessions
+        if not context.ready:
+            return
         self.ssl = context.begin(&self.tag)
         SSL_set_connect_state(self.ssl)
         if not attach_pipe(self.ssl, METHOD, &pipe):
@@ -82,12 +86,25 @@ cdef class TlsTransport:
         self.shaking = True
         Transport.open(self, fd, connecting and not self.server)
         self.connecting = True
-        if self.context.key_log is not None and self.server:
+        if self.ssl == NULL:
+            self.failure = b"TLS_error: a secret has not come yet"
+            self.loop.make_ready(self)
+        elif self.context.key_log is not None and self.server:
             self.tag.logs_keys = self.context.key_log.covers(fd)
 
+    cdef void on_turn(self) except *:
+        if self.ssl == NULL:
+            self.shut(CLOSE_LOCAL if self.server else CLOSE_CONNECT_FAILED, EPROTO)
+        else:
+            Transport.on_turn(self)
+
     cdef void on_opened(self) except *:
+        if self.ssl == NULL:
+            return
         if self.context.key_log is not None:
             self.tag.logs_keys = self.context.key_log.covers(self.fd)
+        pipe.in_length = 0
+        pipe.afterthoughts = 0
         self.shake()
 
     cdef void shake(self) except *:
@@ -148,6 +165,8 @@ cdef class TlsTransport:
 
     cdef void read_once(self) except *:
         cdef bytes held = self.held
+        if self.ssl == NULL:
+            return
         if held is None:
             Transport.read_once(self)
             return
@@ -191,7 +210,6 @@ cdef class TlsTransport:
                 error = SSL_get_error(self.ssl, result)
                 break
         self.afterthoughts = 0 if total else pipe.afterthoughts
-        pipe.in_length = 0
         poison(plain + total, PLAIN_BYTES - total)
         if error == SSL_ERROR_NONE or error == SSL_ERROR_WANT_READ or error == SSL_ERROR_ZERO_RETURN:
             self.send_records()
@@ -211,9 +229,7 @@ cdef class TlsTransport:
         """The socket's end. Without a close_notify before it the peer may have been cut off; as in plaintext, the protocol's framing finds out."""
         cdef Protocol protocol
         if self.shaking:
-            self.context.cells[LISTENER_SSL_ERROR_CLOSED] += 1
-            self.failure = b"TLS_error: the peer closed the connection within the handshake"
-            self.shut(CLOSE_REMOTE if self.server else CLOSE_CONNECT_FAILED, ECONNRESET)
+            self.shut(CLOSE_REMOTE, ECONNRESET)
         else:
             protocol = self.protocol
             protocol.on_end()
@@ -315,13 +331,26 @@ cdef class TlsTransport:
     cdef void shut(self, int why, int error) except *:
         """A close that cuts something off says no end: the peer must be able to tell."""
         if self.fd >= 0:
+            if self.shaking and not self.opening and self.failure is None:
+                why = self.give_up(why, error)
             if error == 0 and self.queue == NULL and self.loop.gatherer is not self:
                 self.say_end()
-            if not self.broken:                  # or OpenSSL would forget a session that is still good
+            if self.ssl != NULL and not self.broken:     # or OpenSSL would forget a session that is still good
                 SSL_set_shutdown(self.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
             self.held = None
             self.tag.sessions = NULL
         Transport.shut(self, why, error)
+
+    cdef int give_up(self, int why, int error) noexcept:
+        """Of a handshake that ends without a word of OpenSSL's: why, as the protocol is told."""
+        if why == CLOSE_REMOTE:
+            self.failure = b"TLS_error: the peer closed the connection within the handshake"
+            self.context.cells[LISTENER_SSL_ERROR_CLOSED] += 1
+            return CLOSE_REMOTE if self.server else CLOSE_CONNECT_FAILED
+        if error == 0 and not self.loop.draining:
+            self.failure = b"TLS_error: the handshake took too long"
+            self.context.cells[LISTENER_SSL_ERROR_TIMEOUT] += 1
+        return why
 
     cdef void break_off(self, int result) except *:
         """OpenSSL said no. What it wants to tell the peer is sent, then the connection ends."""
@@ -329,7 +358,7 @@ cdef class TlsTransport:
         cdef int64_t *cells = self.context.cells
         cdef const char *reason
         self.broken = True
-        if pipe.afterthoughts > AFTERTHOUGHTS_MOST:
+        if self.afterthoughts > AFTERTHOUGHTS_MOST:
             cells[LISTENER_SSL_CONNECTION_ERROR] += 1
             cells[LISTENER_SSL_ERROR_FLOOD] += 1
             self.failure = b"TLS_error: too many key updates or renegotiations"

@@ -3,8 +3,15 @@
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.runtime cimport Protocol
 from meshproxy.workers.loop cimport Loop
+from meshproxy.workers.openssl cimport SSL, SSL_OP_NO_RENEGOTIATION, SSL_do_handshake
 from meshproxy.workers.tls_context cimport SessionStore, TlsContext
 from meshproxy.workers.tls_transport cimport TlsTransport
+
+cdef extern from "<openssl/ssl.h>":
+    int SSL_key_update(SSL *ssl, int kind)
+    int SSL_renegotiate(SSL *ssl)
+    unsigned long SSL_clear_options(SSL *ssl, unsigned long options)
+    int SSL_KEY_UPDATE_REQUESTED
 
 
 cdef class End(Protocol):
@@ -67,6 +74,20 @@ cdef class End(Protocol):
 
     def resume(self):
         self.transport.resume()
+
+    def update_key(self):
+        """Ask for new keys (TLS 1.3)."""
+        self.again(SSL_key_update(self.transport.ssl, SSL_KEY_UPDATE_REQUESTED))
+
+    def renegotiate(self):
+        """Ask for a new handshake (TLS 1.2)."""
+        SSL_clear_options(self.transport.ssl, SSL_OP_NO_RENEGOTIATION)
+        self.again(SSL_renegotiate(self.transport.ssl))
+
+    cdef again(self, int begun):
+        assert begun
+        SSL_do_handshake(self.transport.ssl)
+        self.transport.send_records()
 
     @property
     def data(self):

@@ -3,6 +3,7 @@
 import weakref
 
 from meshproxy.proxy.runtime cimport Protocol
+from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.tls_transport cimport TlsTransport
@@ -10,24 +11,30 @@ from meshproxy.workers.transport cimport Transport
 
 
 cdef class UpstreamSecurity:
-    def __init__(self, TlsContext context, Region region, int slot, int64_t cell):
-        """`cell`: where the cluster's CLUSTER_SSL block begins."""
+    def __init__(self, TlsContext context, Region region, int slot, int64_t cell, int64_t ssl_cell):
+        """Where the cluster's CLUSTER block and its CLUSTER_SSL block begin."""
         self.cells = region.page(slot) + cell
+        self.ssl_cells = region.page(slot) + ssl_cell
         self.stores = weakref.WeakKeyDictionary()
-        self.renew(context)
+        self.use(context)
 
-    def renew(self, TlsContext context):
-        """For connections that are made from now on."""
-        context.count_by(self.cells)
+    cdef use(self, TlsContext context):
+        context.count_by(self.ssl_cells)
         self.context = context
 
-    @property
-    def ready(self):
-        """False: a secret has not come yet, and no connection can be made."""
-        return self.context.ready
+    def renew(self, TlsContext context):
+        """A secret changed: for connections that are made from now on."""
+        self.use(context)
+        self.cells[CLUSTER_CLIENT_SSL_SOCKET_FACTORY_SSL_CONTEXT_UPDATE_BY_SDS] += 1
+
+    def refuse(self):
+        """A changed secret was no good; the context stays."""
+        self.cells[CLUSTER_CLIENT_SSL_SOCKET_FACTORY_SSL_CONTEXT_UPDATE_FAILED] += 1
 
     cdef Transport wrap(self, Loop loop, Protocol protocol, Host host, Exchange exchange):
         cdef TlsTransport transport = TlsTransport(loop, protocol)
+        if not self.context.ready:
+            self.cells[CLUSTER_CLIENT_SSL_SOCKET_FACTORY_UPSTREAM_CONTEXT_SECRETS_NOT_READY] += 1
         transport.connect_tls(self.context, self.server_name(host, exchange), self.store_of(host))
         return transport
 
