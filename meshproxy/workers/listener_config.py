@@ -16,6 +16,7 @@ from meshproxy.scoreboard.blocks import logs_of
 from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
+from meshproxy.workers.chain_match import chooser_of, looks_at_local
 from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.echo import EchoChain, ResponseChain
@@ -40,6 +41,8 @@ class ListenerState:
 
     def __init__(self, live: LiveListener) -> None:
         self.live = live
+        self.places: tuple = ()
+        """Where it and its TLS are counted: its chains count there too, so other places make other chains."""
         self.acceptors: list[Acceptor] = []
         self.draining: list[Chain] = []
 
@@ -95,15 +98,18 @@ class Listeners:
         def swap() -> None:
             state = self.states.get(model.name)
             if state is None:
-                live = LiveListener(self.loop, self.region, self.slot, blocks["listener"], self.max_worker_connections)
-                state = self.states[model.name] = ListenerState(live)
+                state = self.states[model.name] = ListenerState(LiveListener(self.loop, self.max_worker_connections))
             old = {_identity(chain.model): chain for chain in state.live.chains}
+            places = blocks["listener"], blocks.get("ssl")
+            same = old if state.places == places else {}
             chains = [
-                self._chain(old.pop(_identity(chain), None), chain, terminal, security, blocks)
+                self._chain(same.get(_identity(chain)), chain, terminal, security, blocks)
                 for chain, terminal, security in zip(model.all_chains, terminals, securities, strict=True)
             ]
-            state.live.renew(model, chains, None, None, False)
-            for chain in old.values():
+            state.places = places
+            state.live.count_in(self.region, self.slot, blocks["listener"])
+            state.live.renew(model, chains, chooser_of(model, chains), None, looks_at_local(model))
+            for chain in [chain for chain in old.values() if chain not in chains]:
                 chain.drain(False)
                 self.retire(chain)
                 state.draining.append(chain)
