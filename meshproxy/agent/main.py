@@ -21,14 +21,15 @@ from meshproxy.agent.link import MasterLink
 from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
+from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutEndpoints, Ready, ReopenLogs, Stop
+from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutResource, Ready, ReopenLogs, Stop
 from meshproxy.master.journal import Journal
-from meshproxy.model import EndpointSet, ResourceKind
-from meshproxy.model.snapshot import pack
+from meshproxy.model import EndpointSet, ResourceKind, Secret
+from meshproxy.model.snapshot import pack, unpack
 from meshproxy.telemetry.logs import LogSinks
 
 SWEEP_S = 1.0
@@ -51,6 +52,7 @@ class Agent:
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal)
         hostname = socket.gethostname()
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
+        self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
         self.admin_logs = AdminLogs(self.sinks)
         self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
@@ -62,9 +64,10 @@ class Agent:
     def run(self) -> int:
         """Start all, say Ready, wait, end all."""
         self._take_clusters([each.name for each in self.view.resources(ResourceKind.CLUSTER)])
+        self.secrets.watch(self.view.secrets())
         self.access_logs.configure()
         self._take_settings(self.view.settings)
-        for part in (self._listen, self.resolving.run, self.log_drain.run, self.export.run, self._sweep):
+        for part in (self._listen, self.resolving.run, self.secrets.run, self.log_drain.run, self.export.run, self._sweep):
             self._start(part)
         if self.admin is not None:
             self.admin.start()
@@ -91,6 +94,8 @@ class Agent:
         gone = [name for kind, name in message.removes if kind is ResourceKind.CLUSTER]
         self.resolving.forget(gone)
         self._take_clusters([each.name for each in message.upserts if each.kind is ResourceKind.CLUSTER])
+        self.secrets.forget(name for kind, name in message.removes if kind is ResourceKind.SECRET)
+        self.secrets.watch(unpack(each) for each in message.upserts if each.kind is ResourceKind.SECRET)
         self.access_logs.configure()
         self.log_drain.wake()
         if message.settings is not None:
@@ -106,7 +111,10 @@ class Agent:
         self.resolving.watch((cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None)
 
     def _publish(self, found: EndpointSet) -> None:
-        self.link.send(PutEndpoints(resource=pack(ResourceKind.ENDPOINTS, found.cluster, found)))
+        self.link.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, found.cluster, found)))
+
+    def _publish_secret(self, changed: Secret) -> None:
+        self.link.send(PutResource(resource=pack(ResourceKind.SECRET, changed.name, changed)))
 
     # ---- parts ----
 
@@ -135,6 +143,7 @@ class Agent:
             "server.access_log_ring_corrupt": sum(region.ring_corrupt(slot) for slot in slots),
             **self.export.counters(),
             **self.resolving.counters(),
+            **self.secrets.counters(),
         }
 
     def _end(self) -> None:

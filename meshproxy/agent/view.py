@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from meshproxy.clock import monotonic_s
+from meshproxy.agent.certificates import CertificateFacts, facts_of
+from meshproxy.clock import monotonic_s, unix_s
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings, NodeState
-from meshproxy.model import Address, Breakers, Cluster, Endpoint, EndpointSet, Listener, Resource, ResourceKind, RouteTable
+from meshproxy.model import Address, Breakers, Cluster, Endpoint, EndpointSet, Listener, Resource, ResourceKind, RouteTable, Secret
 from meshproxy.model.snapshot import unpack
 from meshproxy.scoreboard.region import Region
 
@@ -45,6 +46,8 @@ class NodeView:
         """Whose block is where now, as in `ipc.messages.Directory`."""
         self.facts: dict[str, ClusterFacts] = {}
         """By the cluster's name."""
+        self.certificates: dict[str, CertificateFacts] = {}
+        """By the secret's name."""
         self._learn(self._resources)
 
     @classmethod
@@ -69,7 +72,15 @@ class NodeView:
         self.version = message.version
 
     def _learn(self, keys: Iterable[tuple[ResourceKind, str]]) -> None:
-        """Facts of the clusters that these resources are about."""
+        """Facts of the clusters and certificates that these resources are about."""
+        keys = list(keys)
+        for name in (name for kind, name in keys if kind is ResourceKind.SECRET):
+            secret = self._resources.get((ResourceKind.SECRET, name))
+            facts = facts_of(unpack(secret)) if secret is not None else None
+            if facts is not None:
+                self.certificates[name] = facts
+            else:
+                self.certificates.pop(name, None)
         for name in dict.fromkeys(name for kind, name in keys if kind in (ResourceKind.CLUSTER, ResourceKind.ENDPOINTS)):
             cluster = self.cluster(name)
             if cluster is None:
@@ -88,6 +99,12 @@ class NodeView:
     def uptime_s(self) -> float:
         """Of the node, now."""
         return self.state.uptime_s + monotonic_s() - self.told_s
+
+    @property
+    def days_until_first_expires(self) -> int:
+        """Of all certificates and CAs, now; 0 without any, as in Envoy."""
+        now_s = unix_s()
+        return min((each.days_left(now_s) for each in self.certificates.values()), default=0)
 
     @property
     def serving(self) -> bool:
@@ -126,6 +143,10 @@ class NodeView:
     def route_tables(self) -> Iterator[RouteTable]:
         """All route tables, by name."""
         return (unpack(each) for each in self.resources(ResourceKind.ROUTE_TABLE))
+
+    def secrets(self) -> Iterator[Secret]:
+        """All secrets, by name; with their keys, which nobody is shown."""
+        return (unpack(each) for each in self.resources(ResourceKind.SECRET))
 
     def endpoint_set(self, cluster: str) -> EndpointSet | None:
         """What discovery found for a cluster last."""

@@ -145,8 +145,9 @@ class NodeState(Message, kw_only=True):
     control: str = ""
 
 
-class PutEndpoints(Message, kw_only=True):
-    """agent -> master: the endpoints of a cluster changed (DNS now, registries later). The resource is of kind ENDPOINTS, without blocks."""
+class PutResource(Message, kw_only=True):
+    """agent -> master: what the agent found. The resource is without blocks, and of kind ENDPOINTS (a cluster's, by DNS now, by registries
+    later) or SECRET (its files changed)."""
 
     resource: Resource
 
@@ -182,5 +183,5 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | LetGo | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutEndpoints | Order | Answer
+    Configure | Sockets | Applied | LetGo | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Order | Answer
 )

@@ -11,7 +11,7 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import Applied, Message, Order, PutEndpoints, Ready, Stop
+from meshproxy.ipc.messages import Applied, Message, Order, PutResource, Ready, Stop
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Kill, State
@@ -20,11 +20,11 @@ from meshproxy.master.spawn import fork
 
 @dataclass
 class AgentKeeper:
-    """`on_order` and `on_endpoints` are the master's."""
+    """`on_order` and `on_resource` are the master's."""
 
     node: Node
     on_order: Callable[[Order, Channel], None]
-    on_endpoints: Callable[[PutEndpoints], None]
+    on_resource: Callable[[PutResource], None]
     channel: Channel | None = None
     _crash_fd: int = -1
     _ours: str = ""
@@ -125,8 +125,8 @@ class AgentKeeper:
             self.tell_state()
         elif isinstance(message, Order):
             self.on_order(message, channel)
-        elif isinstance(message, PutEndpoints):
-            self.on_endpoints(message)
+        elif isinstance(message, PutResource):
+            self.on_resource(message)
         elif isinstance(message, Applied) and message.error:
             self.node.journal.error("agent refuses a change", version=message.version, error=message.error)
 

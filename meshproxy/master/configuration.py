@@ -15,6 +15,7 @@ from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings
 from meshproxy.model import Listener, Process, Resource, ResourceKind, Snapshot
 from meshproxy.model.snapshot import as_written, unpack
+from meshproxy.model.tls import without_keys
 from meshproxy.scoreboard.blocks import BlockAllocator
 
 Key = tuple[ResourceKind, str]
@@ -114,13 +115,13 @@ class Configuration:
         return Directory(rows=self.allocator.rows())
 
     def snapshot(self) -> Snapshot:
-        """The whole as a front door would have given it; endpoints that the agent found are left out."""
+        """The whole as a front door would have given it, to be shown: no private keys, and no endpoints that the agent found."""
         of: dict[ResourceKind, list] = {kind: [] for kind in ResourceKind}
         for resource in self._table.values():
             of[resource.kind].append(unpack(resource))
         return Snapshot(
             listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
-            clusters=tuple(of[ResourceKind.CLUSTER]),
+            clusters=tuple(of[ResourceKind.CLUSTER]), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
             log_level=self.settings.log_level,
         )

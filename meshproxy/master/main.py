@@ -95,7 +95,7 @@ class Master:
         self.start = start
         self.signals = SignalQueue()
         self.keeper = AgentKeeper(node, on_order=lambda order, channel: self.orders.take(order, channel),
-                                  on_endpoints=lambda put: self.reloader.put_endpoints(put))
+                                  on_resource=lambda put: self.reloader.put_resource(put))
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
                          on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied), on_gone=self._on_gone)
         self.scale = Scale(node, self.crew, set(start.foreign_pages))

@@ -16,7 +16,7 @@ import msgspec
 from meshproxy.clock import monotonic_s
 from meshproxy.config.plan import NEEDS_RESTART
 from meshproxy.errors import BindError, TableFullError
-from meshproxy.ipc.messages import Applied, Configure, PutEndpoints
+from meshproxy.ipc.messages import Applied, Configure, PutResource
 from meshproxy.master import admin_socket
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.configuration import Change
@@ -30,8 +30,10 @@ from meshproxy.model.snapshot import unpack
 
 APPLY_LIMIT_S = 30.0
 """A worker compiles 10,000 routes in slices within a second or two; one that takes longer hangs and is found by its heartbeat."""
-MAX_WAITING_ENDPOINTS = 10_000
-"""Clusters whose endpoints changed during a reload: the latest of each is kept."""
+MAX_WAITING = 10_000
+"""Clusters and secrets that changed during a reload: the latest of each is kept."""
+_OWNERS = {ResourceKind.ENDPOINTS: ResourceKind.CLUSTER, ResourceKind.SECRET: ResourceKind.SECRET}
+"""What the agent may put, and what has to be there under the same name."""
 Done = Callable[[list[str], bytes], None]
 """Told how a reload ended: errors ([] = good) and a JSON body."""
 
@@ -61,7 +63,7 @@ class Reloader:
     _waiting: list[Done] = field(default_factory=list)
     _loader: Loader | None = None
     _underway: Underway | None = None
-    _endpoints: dict[str, Resource] = field(default_factory=dict)
+    _put: dict[tuple[ResourceKind, str], Resource] = field(default_factory=dict)
 
     @property
     def busy(self) -> bool:
@@ -213,20 +215,20 @@ class Reloader:
         for done in asked:
             done(errors, body)
         waiting, self._waiting = self._waiting, []
-        self._put_waiting_endpoints()
+        self._put_waiting()
         for done in waiting:
             self.ask(done)
 
     # ---- small changes from elsewhere ----
 
-    def put_endpoints(self, put: PutEndpoints) -> None:
-        """The agent found endpoints: to everybody at once. Those of a cluster that is gone are dropped."""
-        if put.resource.kind is not ResourceKind.ENDPOINTS:
+    def put_resource(self, put: PutResource) -> None:
+        """The agent found endpoints, or read a secret's files again: to everybody at once. What nothing needs any more is dropped."""
+        if put.resource.kind not in _OWNERS:
             self.node.journal.error("agent puts what it may not", kind=put.resource.kind.name, name=put.resource.name)
         elif not self.busy:
             self._change([put.resource])
-        elif len(self._endpoints) < MAX_WAITING_ENDPOINTS:
-            self._endpoints[put.resource.name] = put.resource
+        elif len(self._put) < MAX_WAITING:
+            self._put[put.resource.kind, put.resource.name] = put.resource
 
     def stop_listening(self, names: list[str]) -> list[str]:
         """Takes listeners (all, if none is named) away without a new configuration. Gives the names that are not there."""
@@ -242,14 +244,14 @@ class Reloader:
         settings = msgspec.structs.replace(self.node.configuration.settings, log_level=level)
         self.keeper.tell(Configure(version=self.node.configuration.version, settings=settings))
 
-    def _put_waiting_endpoints(self) -> None:
-        waiting, self._endpoints = self._endpoints, {}
+    def _put_waiting(self) -> None:
+        waiting, self._put = self._put, {}
         if waiting and not self.busy:
             self._change(list(waiting.values()))
 
     def _change(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]] | None = None) -> None:
         configuration = self.node.configuration
-        known = [each for each in upserts if configuration.get((ResourceKind.CLUSTER, each.name)) is not None]
+        known = [each for each in upserts if configuration.get((_OWNERS[each.kind], each.name)) is not None]
         try:
             change = configuration.prepare(known, removes or [])
         except TableFullError as error:

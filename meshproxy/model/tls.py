@@ -6,11 +6,14 @@ loader from files or inline text, the agent when a file changes or a control pla
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 import msgspec
 
 from meshproxy.model.route import StringMatch
+
+_REDACTED = b"[redacted] sha256:"
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="certificate"):
@@ -59,6 +62,21 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     value: Certificate | TrustedCa | TicketKeys | None = None
     files: SecretFiles = SecretFiles()
+
+
+def without_keys(secret: Secret) -> Secret:
+    """The secret as it may be shown: what is private in it is only told apart (by SHA-256, which tells nothing of a key) and not told."""
+    value: Certificate | TrustedCa | TicketKeys | None = secret.value
+    if isinstance(value, Certificate):
+        value = msgspec.structs.replace(value, key_pem=_digest(value.key_pem), passphrase=b"")
+    elif isinstance(value, TicketKeys):
+        value = TicketKeys(keys=tuple(map(_digest, value.keys)))
+    return msgspec.structs.replace(secret, value=value)
+
+
+def _digest(private: bytes) -> bytes:
+    # A second time is the same: what was shown once can be compared with what may be shown.
+    return private if private.startswith(_REDACTED) else _REDACTED + hashlib.sha256(private).hexdigest().encode()
 
 
 class TlsParameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from gevent import socket as gsocket
 from meshproxy.agent import link as link_module
 from meshproxy.agent.link import MasterLink
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Answer, NodeState, Order, PutEndpoints, Stop
+from meshproxy.ipc.messages import Answer, NodeState, Order, PutResource, Stop
 from meshproxy.master.journal import Journal
 from meshproxy.model import EndpointSet, ResourceKind
 from meshproxy.model.snapshot import pack
@@ -88,6 +88,6 @@ def test_the_end_of_the_master_ends_the_reading_and_every_waiting(line: Line) ->
 def test_more_than_the_socket_takes_goes_when_the_master_reads(line: Line) -> None:
     found = pack(ResourceKind.ENDPOINTS, "x" * 100_000, EndpointSet(cluster="x"))
     for _ in range(20):
-        line.link.send(PutEndpoints(resource=found))
+        line.link.send(PutResource(resource=found))
 
     assert len(line.at_the_master(20)) == 20

@@ -19,7 +19,7 @@ import requests
 from meshproxy.agent.gauges import MEANING
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutEndpoints, Ready, ReopenLogs, Stop
+from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutResource, Ready, ReopenLogs, Stop
 from meshproxy.model import (
     AccessLog,
     Cluster,
@@ -140,7 +140,7 @@ def test_it_serves_the_admin_api_and_ends_when_told() -> None:
 
 def test_every_metric_that_the_agent_adds_is_explained() -> None:
     with agent(dns_cluster("web")) as process:
-        process.expect(PutEndpoints)
+        process.expect(PutResource)
         names = {line.partition(":")[0].replace(".web.", ".<name>.") for line in process.get("/stats").text.splitlines()}
 
     cells = {f"server.{row.name}" for row in CATALOGUE[BlockKind.SERVER]}
@@ -164,11 +164,11 @@ def test_an_interrupt_from_the_terminal_is_not_for_it() -> None:
 
 def test_names_are_resolved_and_sent_to_the_master() -> None:
     with agent(dns_cluster("web")) as process:
-        found = unpack(process.expect(PutEndpoints).resource)
+        found = unpack(process.expect(PutResource).resource)
         assert [str(endpoint.address) for endpoint in found.endpoints] == ["127.0.0.1:80"]
         process.channel.send(Configure(version="2", upserts=[dns_cluster("later")]))
 
-        assert unpack(process.expect(PutEndpoints).resource).cluster == "later"
+        assert unpack(process.expect(PutResource).resource).cluster == "later"
         assert "later::observability_name::later" in process.get("/clusters").text
 
 

@@ -29,7 +29,7 @@ from meshproxy.ipc.messages import (
     LetGo,
     NodeState,
     Order,
-    PutEndpoints,
+    PutResource,
     Ready,
     ReopenLogs,
     Sockets,
@@ -226,7 +226,7 @@ def run_agent(boot: AgentBoot) -> int:
             client, _ = admin.accept()
             words = client.recv(100).decode().split()
             if words[0] == "put":
-                channel.send(PutEndpoints(resource=pack(ResourceKind.ENDPOINTS, words[1], EndpointSet(cluster=words[1]))))
+                channel.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, words[1], EndpointSet(cluster=words[1]))))
                 client.close()
             elif words[0] == "exit":
                 os._exit(int(words[1]))
