@@ -21,8 +21,10 @@ from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.echo import EchoChain, ResponseChain
 from meshproxy.workers.http_chain import ExchangePool, HttpChain
+from meshproxy.workers.inspect import Destinations, Waiting
 from meshproxy.workers.listener import Chain
 from meshproxy.workers.listener import Listener as LiveListener
+from meshproxy.workers.listener_filters import listener_filters_of
 from meshproxy.workers.loop import Loop
 from meshproxy.workers.pool import ClusterPools
 from meshproxy.workers.relay import PipePool
@@ -83,6 +85,8 @@ class Listeners:
         self.greenlets = Greenlets()
         self.http1 = Http1Starter()
         self.pipes = PipePool()
+        self.waiting = Waiting(loop)
+        self.destinations = Destinations()
         self.states: dict[str, ListenerState] = {}
         self.leaving: list[ListenerState] = []
         """Removed listeners with connections that are still open."""
@@ -108,7 +112,9 @@ class Listeners:
             ]
             state.places = places
             state.live.count_in(self.region, self.slot, blocks["listener"])
-            state.live.renew(model, chains, chooser_of(model, chains), None, looks_at_local(model))
+            filters = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
+            state.live.renew(model, chains, chooser_of(model, chains), filters, looks_at_local(model) or model.use_original_dst)
+            self.destinations.put(state.live)
             for chain in [chain for chain in old.values() if chain not in chains]:
                 chain.drain(False)
                 self.retire(chain)
@@ -185,6 +191,7 @@ class Listeners:
     def remove(self, name: str) -> None:
         state = self.states.pop(name, None)
         if state is not None:
+            self.destinations.take_away(state.live)
             state.stop_accepting()
             state.drain(False)
             self.leaving.append(state)
@@ -221,10 +228,11 @@ class Listeners:
             state.drain(close_idle)
         for state in self.leaving:
             state.drain(close_idle)
+        self.waiting.drain(close_idle)
 
     @property
     def open_connections(self) -> int:
-        return sum(state.count for state in [*self.states.values(), *self.leaving])
+        return self.waiting.count + sum(state.count for state in [*self.states.values(), *self.leaving])
 
 
 def _identity(chain: FilterChain) -> tuple:
