@@ -49,6 +49,8 @@ cdef enum:
     COUNT_TRAILERS
     COUNT_TX_FLUSH_TIMEOUT
     COUNT_TX_RESET
+    COUNT_OUTBOUND_CONTROL_FRAMES_ACTIVE # gauge: those that a peer made us send and did not read yet
+    COUNT_OUTBOUND_FRAMES_ACTIVE         # gauge
     COUNT_PENDING_SEND_BYTES             # gauge
     COUNT_STREAMS_ACTIVE                 # gauge
     COUNTS
@@ -122,6 +124,7 @@ cdef class Http2Session:
     cdef readonly int streams            # how many nghttp2 knows
     cdef readonly bint failed            # the connection is over: pump, then close. Nothing is read any more
     cdef readonly uint32_t failure       # its error code
+    cdef int flood                       # COUNT_* of the flood that ended it; -1 = none
 
     # the present event
     cdef StreamState *stream
@@ -165,6 +168,7 @@ cdef class Http2Session:
     cdef bint full                       # `pump` stopped because its pieces or its scratch are used up
     cdef Piece *out                      # what `pump` made
     cdef int out_count
+    cdef readonly int64_t queued_bytes   # memory of all queues
 
     # -- reading
     cdef int step(self, const char *data, size_t length, size_t *consumed) noexcept
@@ -196,6 +200,8 @@ cdef class Http2Session:
     cdef void finish_goaway(self) noexcept
     cdef void ping(self) noexcept
     cdef bint wants_write(self) noexcept
+    # What was lent is no longer there: the streams that had something cannot go on.
+    cdef void forget_lent(self) noexcept
     # Frames into `out`; how many pieces. `blocked`: no data, only what is short. While `full` is set there is more: send these, then again.
     cdef int pump(self, bint blocked) noexcept
     cdef void settle(self) noexcept
@@ -224,3 +230,5 @@ cdef class Http2Session:
 
 # model.Http2Settings' defaults, and the head's of model.HttpConnectionManager.
 cdef void default_options(Http2Options *options) noexcept
+# Whether it is what HTTP2-Settings holds.
+cdef bint is_settings(const char *text, size_t length) noexcept

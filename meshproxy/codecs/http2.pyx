@@ -75,6 +75,7 @@ cdef class Http2Session:
         self.counts = self.own_counts
         self.out = out_pieces
         self.head = &event_head
+        self.flood = -1
         self.max_peer_streams = 100      # until the peer's SETTINGS say more (RFC 9113 6.5.2 recommends no less)
 
     def __dealloc__(self):
@@ -92,6 +93,9 @@ cdef class Http2Session:
             else:
                 self.unlist(self.first)
         self.free_closed()
+        self.counts[COUNT_OUTBOUND_CONTROL_FRAMES_ACTIVE] -= self.control_frames
+        self.counts[COUNT_OUTBOUND_FRAMES_ACTIVE] -= self.outbound_frames
+        self.control_frames = self.outbound_frames = 0
         if self.text != NULL:
             give_text(self.text)
             self.text = NULL
@@ -168,7 +172,7 @@ cdef class Http2Session:
             self.text = NULL
         if self.told != NULL:
             return self.tell_next()
-        while at < length and not self.failed:
+        while at < length and not self.failed and self.ng != NULL:
             if self.server and self.preface_got < 24:
                 at += self.take_preface(data + at, length - at)
                 continue
@@ -361,6 +365,7 @@ cdef class Http2Session:
         while self.closed != NULL:
             s = self.closed
             self.closed = s.next_told
+            self.queued_bytes -= s.queue_capacity
             free(s.queue)
             free(s.trailers)
             free(s)
@@ -491,6 +496,13 @@ cdef class Http2Session:
     cdef bint wants_write(self) noexcept:
         return self.ng != NULL and (self.lent != NULL or self.held_back or nghttp2_session_want_write(self.ng))
 
+    cdef void forget_lent(self) noexcept:
+        cdef StreamState *s = self.lent
+        while s != NULL:
+            if s.lent_bytes:
+                self.cancel(s, NGHTTP2_INTERNAL_ERROR)
+            s = s.next_lent
+
     cdef int pump(self, bint blocked) noexcept:
         global frames_used
         cdef StreamState *s = self.lent
@@ -535,7 +547,7 @@ cdef class Http2Session:
             s = self.lent
             self.lent = s.next_lent
             s.in_lent = False
-            if not keep_unsent(s):
+            if not keep_unsent(self, s):
                 self.cancel(s, NGHTTP2_INTERNAL_ERROR)
         self.free_closed()
 
@@ -569,6 +581,11 @@ cdef int64_t base64url(uint8_t *out, size_t capacity, const char *text, size_t l
             out[at] = (bits >> have) & 255
             at += 1
     return -1 if length % 4 == 1 else <int64_t>at
+
+
+cdef bint is_settings(const char *text, size_t length) noexcept:
+    cdef uint8_t payload[1024]
+    return base64url(payload, sizeof(payload), text, length) % 6 == 0
 
 
 include "http2_python.pxi"

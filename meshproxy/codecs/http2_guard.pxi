@@ -34,14 +34,22 @@ cdef bint inspect(Http2Session self, const uint8_t *header) noexcept:
             return not flooded(self, COUNT_PRIORITY_FRAMES_FLOOD)
     elif type == NGHTTP2_PING or type == NGHTTP2_SETTINGS:
         # Each makes us answer. A peer that does not read the answers makes us hold them.
-        self.control_frames = self.control_frames + 1 if self.backlog else 0
+        note_frames(self, &self.control_frames, COUNT_OUTBOUND_CONTROL_FRAMES_ACTIVE)
         if self.control_frames > self.options.max_control_frames:
             return not flooded(self, COUNT_OUTBOUND_CONTROL_FLOOD)
     return True
 
 
+cdef void note_frames(Http2Session self, uint32_t *frames, int count) noexcept:
+    """One more frame of ours that the peer has not read; none, if it has read all that we sent before."""
+    cdef uint32_t now = frames[0] + 1 if self.backlog else 0
+    self.counts[count] += <int64_t>now - frames[0]
+    frames[0] = now
+
+
 cdef bint flooded(Http2Session self, int count) noexcept:
     self.counts[count] += 1
+    self.flood = count
     self.fail(NGHTTP2_ENHANCE_YOUR_CALM)
     return True
 

@@ -14,7 +14,8 @@ COUNT_NAMES = (
     "dropped_headers_with_underscores", "goaway_sent", "header_overflow", "inbound_continuation_frames_flood", "inbound_empty_frames_flood",
     "inbound_priority_frames_flood", "inbound_window_update_frames_flood", "inbound_reset_frames_flood", "keepalive_timeout",
     "outbound_control_flood", "outbound_flood", "requests_rejected_with_underscores_in_headers", "rx_messaging_error", "rx_reset",
-    "stream_refused_errors", "trailers", "tx_flush_timeout", "tx_reset", "pending_send_bytes", "streams_active",
+    "stream_refused_errors", "trailers", "tx_flush_timeout", "tx_reset", "outbound_control_frames_active", "outbound_frames_active",
+    "pending_send_bytes", "streams_active",
 )
 
 

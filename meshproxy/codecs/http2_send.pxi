@@ -79,7 +79,7 @@ cdef void drop_unsent(Http2Session self, StreamState *s) noexcept:
     s.moved_ms = 0
 
 
-cdef bint keep_unsent(StreamState *s) noexcept:
+cdef bint keep_unsent(Http2Session self, StreamState *s) noexcept:
     """Copy what is lent and was not sent. False: no memory."""
     cdef size_t waiting = s.queue_end - s.queue_start, need = waiting + s.lent_bytes
     cdef char *grown
@@ -87,6 +87,7 @@ cdef bint keep_unsent(StreamState *s) noexcept:
     if waiting == 0:
         s.queue_start = s.queue_end = 0
         if need == 0:
+            self.queued_bytes -= s.queue_capacity
             free(s.queue)                        # a stream that keeps up holds nothing
             s.queue = NULL
             s.queue_capacity = 0
@@ -103,6 +104,7 @@ cdef bint keep_unsent(StreamState *s) noexcept:
         grown = <char *>realloc(s.queue, need)
         if grown == NULL:
             return False
+        self.queued_bytes += need - s.queue_capacity
         s.queue = grown
         s.queue_capacity = need
     for i in range(s.lent_at, s.lent_count):
@@ -325,7 +327,7 @@ cdef int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uin
 cdef int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *session) noexcept:
     cdef Http2Session self = <Http2Session>session
     cdef StreamState *s
-    self.outbound_frames = self.outbound_frames + 1 if self.backlog else 0
+    note_frames(self, &self.outbound_frames, COUNT_OUTBOUND_FRAMES_ACTIVE)
     if self.outbound_frames > self.options.max_outbound_frames and not self.failed:
         flooded(self, COUNT_OUTBOUND_FLOOD)
     if frame.hd.type == NGHTTP2_DATA:
@@ -358,7 +360,8 @@ cdef int on_frame_not_sent(nghttp2_session *ng, const nghttp2_frame *frame, int 
     if frame.hd.type == NGHTTP2_HEADERS:
         s = <StreamState *>nghttp2_session_get_stream_user_data(ng, frame.hd.stream_id)
         if s != NULL:
-            self.cancel(s, NGHTTP2_INTERNAL_ERROR)
+            # Queued when the peer's GOAWAY came, it was never sent, and may go elsewhere.
+            self.cancel(s, NGHTTP2_REFUSED_STREAM if error == NGHTTP2_ERR_START_STREAM_NOT_ALLOWED else NGHTTP2_INTERNAL_ERROR)
     return 0
 
 
