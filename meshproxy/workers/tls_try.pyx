@@ -11,7 +11,9 @@ cdef extern from "<openssl/ssl.h>":
     int SSL_key_update(SSL *ssl, int kind)
     int SSL_renegotiate(SSL *ssl)
     unsigned long SSL_clear_options(SSL *ssl, unsigned long options)
-    int SSL_KEY_UPDATE_REQUESTED
+    long SSL_set_tlsext_status_type(SSL *ssl, int type)
+    long SSL_get_tlsext_status_ocsp_resp(SSL *ssl, const unsigned char **response)
+    int SSL_KEY_UPDATE_REQUESTED, TLSEXT_STATUSTYPE_ocsp
 
 
 cdef class End(Protocol):
@@ -23,7 +25,8 @@ cdef class End(Protocol):
     cdef public bytes greeting           # written as soon as the handshake is done
     cdef public bint pauses              # reading pauses as soon as the handshake is done
 
-    def __init__(self, Loop loop, int fd, TlsContext context, bytes sni=None, SessionStore sessions=None, bint server=True, bint echoes=False):
+    def __init__(self, Loop loop, int fd, TlsContext context, bytes sni=None, SessionStore sessions=None, bint server=True, bint echoes=False,
+                 bint wants_staple=False):
         self.events = []
         self.echoes = echoes
         self.transport = TlsTransport(loop, self)
@@ -32,6 +35,8 @@ cdef class End(Protocol):
             self.transport.accept_tls(context, self.info)
         else:
             self.transport.connect_tls(context, sni, sessions)
+            if wants_staple:
+                SSL_set_tlsext_status_type(self.transport.ssl, TLSEXT_STATUSTYPE_ocsp)
         self.transport.open(fd, True)
 
     cdef void on_connected(self) except *:
@@ -93,6 +98,13 @@ cdef class End(Protocol):
     def data(self):
         """All plaintext that came."""
         return b"".join([event[1] for event in self.events if event[0] == "data"])
+
+    @property
+    def staple(self):
+        """The OCSP response that the server sent; None = none."""
+        cdef const unsigned char *response = NULL
+        cdef long length = SSL_get_tlsext_status_ocsp_resp(self.transport.ssl, &response)
+        return (<const char *>response)[:length] if response != NULL and length > 0 else None
 
     @property
     def alpn(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -31,6 +32,7 @@ class Worker:
         self.region = Region.create(1)
         self.loop = Loop(gevent.get_hub(), self.region, 0, 1 << 30, logging.getLogger("test"))
         self.authority = Authority()
+        self.basic = self.secrets(server=self.authority.issue("mesh.test"))
 
     def turn(self) -> None:
         self.loop.run_turn()
@@ -42,24 +44,31 @@ class Worker:
 
     def context(self, model: DownstreamTls | None = None, secrets: dict[str, object] | None = None, root: bytes = b"r" * 32) -> TlsContext:
         """A server's context; without more, for one certificate of `mesh.test`."""
-        secrets = secrets or self.secrets(server=self.authority.issue("mesh.test"))
-        return server_context(model or DownstreamTls(certificates=("server",)), secrets, TicketKeys((), root))
+        return server_context(model or DownstreamTls(certificates=("server",)), secrets or self.basic, TicketKeys((), root))
 
     def upstream(self, model: UpstreamTls, secrets: dict[str, object] | None = None) -> TlsContext:
         """A client's context of ours."""
         return client_context(model, secrets or self.secrets())
 
-    def server(self, issued: Issued | None = None, *, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
-        """Python's server."""
+    def server(
+        self, issued: Issued | None = None, *, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, alpn: tuple[str, ...] = (),
+        asks: bool = False,
+    ) -> ssl.SSLContext:
+        """Python's server; `asks`: it demands a certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.maximum_version = maximum
         load(context, issued or self.authority.issue("mesh.test"))
         if alpn:
             context.set_alpn_protocols(list(alpn))
+        if asks:
+            context.load_verify_locations(cadata=self.authority.pem.decode())
+            context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def client(self, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
-               alpn: tuple[str, ...] = (), own: Issued | None = None) -> ssl.SSLContext:
+    def client(
+        self, *, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2, maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        alpn: tuple[str, ...] = (), own: Issued | None = None,
+    ) -> ssl.SSLContext:
         """Python's client, which trusts the authority."""
         context = ssl.create_default_context(cadata=self.authority.pem.decode())
         context.minimum_version, context.maximum_version = minimum, maximum
@@ -79,8 +88,10 @@ def load(context: ssl.SSLContext, issued: Issued) -> None:
 class Peer:
     """Python's end: its records go through a socket that does not block."""
 
-    def __init__(self, worker: Worker, sock: socket.socket, context: ssl.SSLContext, *, server: bool = False, name: str | None = "mesh.test",
-                 session: ssl.SSLSession | None = None) -> None:
+    def __init__(
+        self, worker: Worker, sock: socket.socket, context: ssl.SSLContext, *, server: bool = False, name: str | None = "mesh.test",
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         self.worker = worker
         self.sock = sock
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -128,7 +139,9 @@ class Peer:
         """Exactly so many bytes."""
         data = b""
         while len(data) < count:
-            data += self.run(lambda: self.tls.read(count - len(data)))
+            more = self.run(functools.partial(self.tls.read, count - len(data)))
+            assert more, f"the end after {len(data)} of {count} bytes"
+            data += more
         return data
 
     def close(self) -> None:
@@ -136,10 +149,15 @@ class Peer:
 
 
 class Conversation:
-    """A transport of ours and a peer: a client of our server, or with `server` Python's server of our client. Without `python` just a socket."""
+    """A transport of ours and a peer: a client of our server, or with `server` Python's server of our client.
 
-    def __init__(self, worker: Worker, context: TlsContext, python: ssl.SSLContext | None = None, *, server: bool = False, echoes: bool = False,
-                 sni: bytes | None = b"mesh.test", sessions: SessionStore | None = None, **of_peer: object) -> None:
+    Without `python` the peer is just a socket.
+    """
+
+    def __init__(
+        self, worker: Worker, context: TlsContext, python: ssl.SSLContext | None = None, *, server: bool = False, echoes: bool = False,
+        sni: bytes | None = b"mesh.test", sessions: SessionStore | None = None, **of_peer: object,
+    ) -> None:
         ours, theirs = pair()
         self.worker = worker
         self.end = End(worker.loop, ours.detach(), context, sni, sessions, not server, echoes)
@@ -172,6 +190,28 @@ class Conversation:
         """(why, errno, failure) of our transport's end."""
         self.until(lambda: bool(self.events("closed")))
         return self.end.events[-1][1:]
+
+
+class Both:
+    """Our client and our server."""
+
+    def __init__(self, worker: Worker, server: TlsContext, client: TlsContext, **of_client: object) -> None:
+        self.worker = worker
+        a, b = pair()
+        self.server = End(worker.loop, a.detach(), server, server=True)
+        self.client = End(worker.loop, b.detach(), client, b"mesh.test", None, False, **of_client)
+
+    def turns(self, condition: Callable[[], bool]) -> None:
+        """Turn until something holds."""
+        for _ in range(200):
+            if condition():
+                return
+            self.worker.turn()
+        raise AssertionError((self.server.events, self.client.events))
+
+    def shake(self) -> Self:
+        self.turns(lambda: bool(self.client.events and self.server.events))
+        return self
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
