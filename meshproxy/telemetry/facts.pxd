@@ -44,7 +44,7 @@ ctypedef struct Facts:
     const char *added_bytes
     uint32_t added_length
     Text method, path, original_path, authority, scheme
-    int minor_version                    # HTTP/1.minor downstream
+    int minor_version                    # of HTTP/1 downstream; 2 = HTTP/2
     int status                           # 0 = none sent
     uint64_t flags                       # FLAG_*
     Text code_details                    # Envoy's RESPONSE_CODE_DETAILS words ("via_upstream", "route_not_found", ...)

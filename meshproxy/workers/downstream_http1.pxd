@@ -35,6 +35,8 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef void consume(self, const char *data, size_t length) except *
     cdef size_t take_head(self, const char *data, size_t length, size_t scanned) except? 0xffffffff
     cdef size_t take_body(self, const char *data, size_t length) except? 0xffffffff
+    cdef bint switch_to_http2(self, const char *data, size_t length, Head *head) except *
+    cdef void uncount(self) noexcept
     cdef void hand_over(self, const char *data, size_t length) except *
     cdef void renew_config(self) except *
     cdef void refuse_version(self, Exchange exchange) except *

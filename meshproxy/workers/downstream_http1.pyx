@@ -10,10 +10,10 @@ from meshproxy.codecs.http1_compose cimport *
 from meshproxy.proxy.lines cimport lines_add, lines_raw
 from meshproxy.proxy.exchange cimport PHASE_LOCAL
 from meshproxy.proxy.outcome cimport *
-from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE
+from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE, Protocol
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.telemetry.facts cimport Facts
-from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, describe_addresses
 from meshproxy.workers.listener cimport set_local
 from meshproxy.workers.net cimport *
 
@@ -24,8 +24,6 @@ cdef HeaderField request_fields[MAX_FIELDS]
 cdef Head request_head
 request_head.fields = request_fields
 request_head.capacity = MAX_FIELDS
-# For the length of a call to the log.
-cdef char remote_text[64]
 
 
 cdef class Http1Starter(HttpStarter):
@@ -198,6 +196,8 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.refuse(verdict)
             return 0
         head_length = head.length
+        if head.upgrade and head.known[HEADER_HTTP2_SETTINGS] >= 0 and self.switch_to_http2(data, length, head):
+            return 0
         if self.config is not self.chain.config:
             self.renew_config()
         self.config.cells[HTTP_DOWNSTREAM_RQ_HTTP1_TOTAL] += 1
@@ -219,15 +219,34 @@ cdef class DownstreamHttp1(DownstreamStream):
             exchange.on_request_end(NULL, 0)
         return head_length
 
+    cdef bint switch_to_http2(self, const char *data, size_t length, Head *head) except *:
+        """`Upgrade: h2c` (RFC 7540 3.2) is ours to grant, and goes to no endpoint. False: the request goes on as HTTP/1."""
+        cdef HeaderField *field = &head.fields[head.known[HEADER_UPGRADE]]
+        cdef size_t head_length = head.length
+        cdef Protocol successor
+        if self.chain.codec != CODEC_AUTO or self.chain.http2 is None or self.info.tls or head.body != BODY_NONE:
+            return False
+        if field.value_length != 3 or (<const char *>(data + field.value_at))[:3].lower() != b"h2c":
+            return False
+        if not self.chain.http2.upgrade(self.chain, self.transport, self.info, data, head):
+            return False
+        self.uncount()
+        successor = self.transport.protocol
+        successor.on_data(data + head_length, length - head_length)
+        return True
+
     cdef void hand_over(self, const char *data, size_t length) except *:
-        """The client speaks HTTP/2 by prior knowledge: the connection was never one of ours."""
+        """The client speaks HTTP/2 by prior knowledge."""
+        self.uncount()
+        self.chain.http2.start(self.chain, self.transport, self.info, data, length)
+
+    cdef void uncount(self) noexcept:
+        """The connection goes on as HTTP/2's, as if it had never been ours."""
         cdef int64_t *cells = self.config.cells
         cells[HTTP_DOWNSTREAM_CX_TOTAL] -= 1
         cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] -= 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
-        self.loop.set_timer(self.transport, 0)
-        self.chain.http2.start(self.chain, self.transport, self.info, data, length)
 
     cdef void refuse_version(self, Exchange exchange) except *:
         self.close_after = True
@@ -464,13 +483,4 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.transport.resume()
 
     cdef void describe(self, Facts *facts) noexcept:
-        cdef size_t length = self.info.remote_ip_length
-        memcpy(remote_text, self.info.remote_ip, length)
-        if self.info.remote.family:
-            remote_text[length] = b':'
-            length += 1 + put_decimal(remote_text + length + 1, self.info.remote.port)
-        facts.downstream_remote.at = facts.downstream_direct_remote.at = remote_text
-        facts.downstream_remote.length = facts.downstream_direct_remote.length = length
-        if self.info.local_address is not None:
-            facts.downstream_local.at = <const char *>self.info.local_address
-            facts.downstream_local.length = len(self.info.local_address)
+        describe_addresses(self.info, facts)

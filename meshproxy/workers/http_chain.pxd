@@ -1,9 +1,10 @@
 """HTTP on a filter chain: its compiled connection manager, and which version a connection speaks."""
 
 from libc.stdint cimport int64_t
-from meshproxy.codecs.http1 cimport Limits
+from meshproxy.codecs.http1 cimport Head, Limits
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport DownstreamStream, Exchange, HttpConfig
+from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.listener cimport Chain
 from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.transport cimport Transport
@@ -22,6 +23,8 @@ cdef class HttpStarter:
     """Makes the connections of one version of HTTP."""
     # Serve an admitted connection. `first` are bytes that were read already, lent.
     cdef void start(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *first, size_t length) except *
+    # HTTP/2's: take over a connection that asks for it by `Upgrade: h2c`, with this request. False: it goes on as it was.
+    cdef bint upgrade(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *bytes, Head *head) except *
 
 cdef class HttpChain(Chain):
     cdef readonly HttpConfig config
@@ -38,3 +41,5 @@ cdef enum:
 # Counters that both versions have.
 cdef void count_opened(HttpConfig config) noexcept
 cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active) noexcept
+# A log's facts of the connection; good until the next call.
+cdef void describe_addresses(ConnectionInfo info, Facts *facts) noexcept

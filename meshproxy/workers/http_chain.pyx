@@ -1,11 +1,15 @@
 """See the .pxd."""
 
+from libc.string cimport memcpy
 from meshproxy.proxy.runtime cimport CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record
+from meshproxy.workers.net cimport put_decimal
 
 cdef enum:
     FREE_EXCHANGES = 1024
+
+cdef char remote_text[64]
 
 
 cdef class ExchangePool:
@@ -31,6 +35,9 @@ cdef class ExchangePool:
 cdef class HttpStarter:
     cdef void start(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *first, size_t length) except *:
         pass
+
+    cdef bint upgrade(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *bytes, Head *head) except *:
+        return False
 
 
 cdef class HttpChain(Chain):
@@ -77,3 +84,16 @@ cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active
     if active:
         cells[HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ] += 1
         cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ] += 1
+
+
+cdef void describe_addresses(ConnectionInfo info, Facts *facts) noexcept:
+    cdef size_t length = info.remote_ip_length
+    memcpy(remote_text, info.remote_ip, length)
+    if info.remote.family:
+        remote_text[length] = b':'
+        length += 1 + put_decimal(remote_text + length + 1, info.remote.port)
+    facts.downstream_remote.at = facts.downstream_direct_remote.at = remote_text
+    facts.downstream_remote.length = facts.downstream_direct_remote.length = length
+    if info.local_address is not None:
+        facts.downstream_local.at = <const char *>info.local_address
+        facts.downstream_local.length = len(info.local_address)
