@@ -54,6 +54,7 @@ cdef class Cluster:
     cdef int64_t connect_timeout_ms, idle_timeout_ms, max_duration_ms
     cdef int64_t max_requests_per_connection
     cdef size_t buffer_limit
+    cdef uint32_t max_response_headers
 
     # A host for a request; None when there is none. `avoid` is a list of hosts already tried or None, `attempts` how often to pick again.
     cdef Host pick(self, uint64_t random, list avoid, int attempts)

@@ -9,6 +9,9 @@ from meshproxy.scoreboard.region cimport MAX_SLOTS, PAGE_BYTES, Region, sum_cell
 
 BALANCE = {"round_robin": BALANCE_ROUND_ROBIN, "least_request": BALANCE_LEAST_REQUEST, "random": BALANCE_RANDOM}
 
+cdef enum:
+    MAX_RESPONSE_HEADERS = 1024          # room of the codecs' tables
+
 
 cdef inline uint64_t stirred(uint64_t x) noexcept:
     """Another number from this one (xorshift, Marsaglia 2003): enough to draw again."""
@@ -60,6 +63,7 @@ cdef class Cluster:
         self.max_duration_ms = int(model.max_connection_duration_s * 1000)
         self.max_requests_per_connection = model.max_requests_per_connection
         self.buffer_limit = model.buffer_limit_bytes
+        self.max_response_headers = min(model.max_response_headers, MAX_RESPONSE_HEADERS)
         for priority, breakers in enumerate((model.breakers, model.high_breakers)):
             limits = (breakers.max_connections, breakers.max_pending, breakers.max_requests, breakers.max_retries)
             for share, limit in enumerate(limits):

@@ -29,6 +29,7 @@ cdef enum Phase:
 cdef class DownstreamStream(Protocol):
     """The client's side of an exchange."""
     cdef ConnectionInfo info
+    cdef bint http2                      # the client speaks HTTP/2
     # `head`/`bytes` are the upstream's, with dropped fields marked, or NULL; exchange.response_lines are added. `end`: there is no body.
     cdef void send_response(self, Exchange exchange, int status, const char *bytes, Head *head, bint end) except *
     cdef void send_informational(self, Exchange exchange, int status, const char *bytes, Head *head) except *
@@ -167,6 +168,7 @@ cdef class Exchange(Actor):
     cdef uint32_t retry_on
     cdef bint holds_retry_share
     cdef bint stale_retry_used
+    cdef bint needs_new_connection       # the present try: where one pooled connection was stale, the others may be
     cdef bint request_sent               # the present try has the request's head
     cdef int priority
 

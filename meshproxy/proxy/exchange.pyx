@@ -407,7 +407,7 @@ cdef class Exchange(Actor):
         self.cluster.cells[CLUSTER_UPSTREAM_RQ_RX_RESET] += 1
         if self.response_started:
             self.config.cells[HTTP_DOWNSTREAM_RQ_TX_RESET] += 1
-            self.end_with(UPSTREAM_CUT)
+            self.end_with(cut_outcome(outcome))
             self.count_host_error()
             self.downstream.abort(self)
             self.complete()
@@ -711,7 +711,7 @@ cdef class Exchange(Actor):
         self.failure_reason = None
         self.request_complete = self.request_paused = self.expects_continue = False
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
-        self.holds_retry_share = self.stale_retry_used = self.request_sent = False
+        self.holds_retry_share = self.stale_retry_used = self.needs_new_connection = self.request_sent = False
         self.head.length = 0
         self.client_ip_length = self.trailers_length = 0
         self.trailers = NULL

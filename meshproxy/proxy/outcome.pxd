@@ -10,8 +10,12 @@ cdef enum Outcome:
     CONNECT_FAILED
     CONNECT_TIMED_OUT
     UPSTREAM_RESET                       # before the response's head
-    UPSTREAM_CUT                         # within the response
+    UPSTREAM_REMOTE_RESET                # of the stream alone, by the endpoint
+    UPSTREAM_REFUSED                     # the endpoint did not begin it
     UPSTREAM_PROTOCOL_ERROR
+    UPSTREAM_CUT                         # these, within the response
+    UPSTREAM_CUT_BY_RESET
+    UPSTREAM_CUT_BY_ERROR
     UPSTREAM_OVERFLOW                    # a breaker is open
     UPSTREAM_TIMEOUT
     PER_TRY_TIMEOUT
@@ -44,3 +48,5 @@ ctypedef struct OutcomeRow:
     uint32_t retry_on                    # proxy.router RETRY_* bits that allow another try
 
 cdef const OutcomeRow *outcome_row(int outcome) noexcept nogil
+# What the loss of an upstream stream is once its response has begun.
+cdef int cut_outcome(int outcome) noexcept nogil

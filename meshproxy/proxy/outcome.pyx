@@ -1,6 +1,8 @@
 """The table of outcomes. Bodies and words are Envoy's, so that dashboards and log searches made for it keep working."""
 
-from meshproxy.proxy.router cimport RETRY_5XX, RETRY_CONNECT_FAILURE, RETRY_GATEWAY_ERROR, RETRY_RESET, RETRY_RESET_BEFORE_REQUEST
+from meshproxy.proxy.router cimport (
+    RETRY_5XX, RETRY_CONNECT_FAILURE, RETRY_GATEWAY_ERROR, RETRY_REFUSED_STREAM, RETRY_RESET, RETRY_RESET_BEFORE_REQUEST,
+)
 from meshproxy.telemetry.facts cimport *
 
 cdef OutcomeRow rows[OUTCOME_COUNT]
@@ -29,9 +31,15 @@ row(CONNECT_TIMED_OUT, 503, b"upstream connect error or disconnect/reset before 
     ANY_RESET | RETRY_CONNECT_FAILURE | RETRY_RESET_BEFORE_REQUEST)
 row(UPSTREAM_RESET, 503, b"upstream connect error or disconnect/reset before headers. reset reason: connection termination",
     FLAG_UPSTREAM_CONNECTION_TERMINATION, b"upstream_reset_before_response_started{connection_termination}", ANY_RESET)
-row(UPSTREAM_CUT, 0, b"", FLAG_UPSTREAM_CONNECTION_TERMINATION, b"upstream_reset_after_response_started{connection_termination}")
+row(UPSTREAM_REMOTE_RESET, 503, b"upstream connect error or disconnect/reset before headers. reset reason: remote reset",
+    FLAG_UPSTREAM_REMOTE_RESET, b"upstream_reset_before_response_started{remote_reset}", ANY_RESET)
+row(UPSTREAM_REFUSED, 503, b"upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset",
+    FLAG_UPSTREAM_REMOTE_RESET, b"upstream_reset_before_response_started{remote_refused_stream_reset}", ANY_RESET | RETRY_REFUSED_STREAM)
 row(UPSTREAM_PROTOCOL_ERROR, 502, b"upstream connect error or disconnect/reset before headers. reset reason: protocol error",
     FLAG_UPSTREAM_PROTOCOL_ERROR, b"upstream_reset_before_response_started{protocol_error}", ANY_RESET)
+row(UPSTREAM_CUT, 0, b"", FLAG_UPSTREAM_CONNECTION_TERMINATION, b"upstream_reset_after_response_started{connection_termination}")
+row(UPSTREAM_CUT_BY_RESET, 0, b"", FLAG_UPSTREAM_REMOTE_RESET, b"upstream_reset_after_response_started{remote_reset}")
+row(UPSTREAM_CUT_BY_ERROR, 0, b"", FLAG_UPSTREAM_PROTOCOL_ERROR, b"upstream_reset_after_response_started{protocol_error}")
 row(UPSTREAM_OVERFLOW, 503, b"upstream connect error or disconnect/reset before headers. reset reason: overflow",
     FLAG_UPSTREAM_OVERFLOW, b"upstream_reset_before_response_started{overflow}")
 row(UPSTREAM_TIMEOUT, 504, b"upstream request timeout", FLAG_UPSTREAM_REQUEST_TIMEOUT, b"response_timeout")
@@ -59,3 +67,9 @@ row(FILTER_FAILED, 500, b"Internal Server Error", 0, b"filter_error")
 
 cdef const OutcomeRow *outcome_row(int outcome) noexcept nogil:
     return &rows[outcome]
+
+
+cdef int cut_outcome(int outcome) noexcept nogil:
+    if outcome == UPSTREAM_REMOTE_RESET or outcome == UPSTREAM_REFUSED:
+        return UPSTREAM_CUT_BY_RESET
+    return UPSTREAM_CUT_BY_ERROR if outcome == UPSTREAM_PROTOCOL_ERROR else UPSTREAM_CUT

@@ -7,6 +7,7 @@ from meshproxy.proxy.exchange cimport Exchange
 cdef uint32_t status_reasons(Exchange exchange, int status) except? 0xffffffff
 # Try again if the policy, the kept bytes and the budget allow; True when it will be, after a back-off.
 cdef bint retry(Exchange exchange, uint32_t reasons) except *
-# True: the request goes again on a new connection, and the stream has to let go of the exchange.
+# True: the request goes again, on a new connection; the stream has let go of the exchange.
 cdef bint retry_stale(Exchange exchange) except *
+cdef bint retry_refused(Exchange exchange) except *
 cdef void give_retry_share(Exchange exchange) noexcept

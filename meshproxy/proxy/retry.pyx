@@ -88,9 +88,23 @@ cdef bint retry_stale(Exchange x) except *:
         return False
     if x.head.method not in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE):
         return False
+    x.needs_new_connection = True
+    again(x)
+    return True
+
+
+cdef bint retry_refused(Exchange x) except *:
+    """The endpoint says that it did not begin (RFC 9113 8.7): ask again, whatever the method, once."""
+    if x.stale_retry_used or not may_resend(x) or x.wants_upgrade:
+        return False
+    again(x)
+    return True
+
+
+cdef void again(Exchange x) except *:
     x.stale_retry_used = True
     x.upstream = None
     x.try_deadline_ms = 0
     x.attempts -= 1
     x.start_try()
-    return True
+    x.needs_new_connection = False

@@ -20,6 +20,7 @@ cdef enum:
     RETRY_CONNECT_FAILURE = 1 << 4
     RETRY_RETRIABLE_4XX = 1 << 5
     RETRY_STATUS_CODES = 1 << 6
+    RETRY_REFUSED_STREAM = 1 << 7
 
 cdef enum:
     MUTATE_APPEND = 0                    # add another line

@@ -23,6 +23,7 @@ from meshproxy.proxy.text_match cimport PatternSource
 RETRY_BITS = {
     "5xx": RETRY_5XX, "gateway-error": RETRY_GATEWAY_ERROR, "reset": RETRY_RESET, "reset-before-request": RETRY_RESET_BEFORE_REQUEST,
     "connect-failure": RETRY_CONNECT_FAILURE, "retriable-4xx": RETRY_RETRIABLE_4XX, "retriable-status-codes": RETRY_STATUS_CODES,
+    "refused-stream": RETRY_REFUSED_STREAM,
 }
 MUTATIONS = {
     "append": MUTATE_APPEND, "add_if_absent": MUTATE_ADD_IF_ABSENT, "overwrite": MUTATE_OVERWRITE,

@@ -1,6 +1,7 @@
 """See the .pxd. The pool hands out the connection used last, so that the others may go idle and close."""
 
 import os
+from collections import OrderedDict
 
 from meshproxy.balance.cluster cimport SHARE_CONNECTIONS, SHARE_PENDING, SHARE_REQUESTS
 from meshproxy.proxy.outcome cimport *
@@ -16,6 +17,9 @@ cdef class TlsClient:
     cdef Transport wrap(self, Loop loop, Protocol protocol, Host host, Exchange exchange):
         return None
 
+    cdef bytes server_name(self, Host host, Exchange exchange):
+        return None
+
 
 cdef class Dialer:
     cdef UpstreamConnection dial(self, HostPool pool):
@@ -23,6 +27,12 @@ cdef class Dialer:
 
 
 cdef class UpstreamConnection:
+    def __init__(self, HostPool pool):
+        self.pool = pool
+        self.loop = pool.loop
+        self.cluster = pool.cluster
+        self.host = pool.host
+
     cdef void connect(self, const Sockaddr *address, TlsClient tls, Exchange exchange) except *:
         cdef Cluster cluster = self.cluster
         cdef int fd = start_connect(address)
@@ -83,6 +93,47 @@ cdef class UpstreamConnection:
     cdef void attach(self, Exchange exchange) except *:
         pass
 
+    cdef void rest(self) except *:
+        pass
+
+    cdef void part(self) except *:
+        self.transport.close(CLOSE_LOCAL)
+
+    cdef void retire(self) except *:
+        self.leaving = True
+        self.pool.unlist(self)
+        if not self.is_busy():
+            self.part()
+
+    cdef bint is_over(self) noexcept:
+        """Its time has come, or its pool's."""
+        if self.leaving or self.pool.closing or self.cluster.gone:
+            return True
+        if self.expires_ms and self.loop.now_ms >= self.expires_ms:
+            self.cluster.cells[CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED] += 1
+            return True
+        return False
+
+    cdef void count_begin(self, Exchange exchange) noexcept:
+        cdef int64_t *cells = self.cluster.cells
+        self.cluster.add_share(exchange.priority, SHARE_REQUESTS)
+        cells[CLUSTER_UPSTREAM_RQ_TOTAL] += 1
+        cells[CLUSTER_UPSTREAM_RQ_ACTIVE] += 1
+        self.host.cells[HOST_RQ_TOTAL] += 1
+        self.host.cells[HOST_RQ_ACTIVE] += 1
+        self.host.active += 1
+        self.served += 1
+        if self.cluster.max_requests_per_connection and self.served >= self.cluster.max_requests_per_connection:
+            cells[CLUSTER_UPSTREAM_CX_MAX_REQUESTS] += 1
+            self.leaving = True
+            self.pool.unlist(self)
+
+    cdef void count_end(self, Exchange exchange) noexcept:
+        self.cluster.give_share(exchange.priority, SHARE_REQUESTS)
+        self.cluster.cells[CLUSTER_UPSTREAM_RQ_ACTIVE] -= 1
+        self.host.cells[HOST_RQ_ACTIVE] -= 1
+        self.host.active -= 1
+
 
 cdef class ClusterPools(Pools):
     def __init__(self, Loop loop):
@@ -121,8 +172,8 @@ cdef class HostPool:
         self.host = host
         self.dialer = dialer
         self.tls = tls
-        self.idle = []
-        self.waiting = []
+        self.streams = dialer.streams
+        self.waiting = OrderedDict()
         address = host.model
         text = (address.path if isinstance(address, PipeAddress) else address.host).encode()
         if make_address(&self.address, <const char *>text, len(text), -1 if isinstance(address, PipeAddress) else address.port):
@@ -132,8 +183,8 @@ cdef class HostPool:
         """The host left its cluster: connections close, those with a request after it; who waits is sent on."""
         cdef Exchange exchange
         self.closing = True
-        for connection in list(self.idle):
-            (<UpstreamConnection>connection).transport.close(CLOSE_LOCAL)
+        while self.newest is not None:           # those without room see it when an exchange ends
+            self.newest.retire()
         for exchange in list(self.waiting):      # to a host that stays
             self.stop_waiting(exchange)
             try:
@@ -141,41 +192,36 @@ cdef class HostPool:
             except Exception:
                 self.loop.crash(exchange)
         self.loop.flush()
-        if self.connections == 0 and not self.waiting:
-            self.host.pool = None
-
-    def move(self, Cluster cluster):
-        """The cluster's settings were replaced; the host stays."""
-        self.cluster = cluster
+        self.let_go()
 
     cdef void request(self, Exchange exchange) except *:
-        cdef UpstreamConnection connection
-        if self.idle and not exchange.stale_retry_used:
-            connection = <UpstreamConnection>self.idle.pop()
-            connection.attach(exchange)
+        if self.newest is not None and not exchange.needs_new_connection:
+            self.give(self.newest, exchange)
             return
         if not self.cluster.take_share(exchange.priority, SHARE_PENDING, self.loop.turn):
             self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_OVERFLOW] += 1
             exchange.on_upstream_failed(UPSTREAM_OVERFLOW, None)
             return
         self.wait(exchange)
-        if self.connecting < <int64_t>len(self.waiting):
+        if self.promised < <int64_t>len(self.waiting):
             if self.cluster.take_share(exchange.priority, SHARE_CONNECTIONS, self.loop.turn):
-                self.connect()
+                self.connect(exchange)
             else:
                 self.cluster.cells[CLUSTER_UPSTREAM_CX_OVERFLOW] += 1
                 if self.connections == 0:        # Envoy too lets every host have one, or nothing would ever move
                     self.cluster.add_share(exchange.priority, SHARE_CONNECTIONS)
-                    self.connect()
+                    self.connect(exchange)
+
+    # -- who waits
 
     cdef void wait(self, Exchange exchange) except *:
-        self.waiting.append(exchange)
+        self.waiting[exchange] = None
         exchange.pending = self
         self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_TOTAL] += 1
         self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE] += 1
 
     cdef void stop_waiting(self, Exchange exchange) except *:
-        self.waiting.remove(exchange)
+        del self.waiting[exchange]
         exchange.pending = None
         self.cluster.cells[CLUSTER_UPSTREAM_RQ_PENDING_ACTIVE] -= 1
         self.cluster.give_share(exchange.priority, SHARE_PENDING)
@@ -184,49 +230,83 @@ cdef class HostPool:
         cdef Exchange exchange
         if not self.waiting:
             return None
-        exchange = <Exchange>self.waiting[0]
+        exchange = <Exchange>next(iter(self.waiting))
         self.stop_waiting(exchange)
         return exchange
 
-    cdef void connect(self) except *:
-        """Start one connection. Its breaker share is taken by the caller, and given back when it is gone."""
+    # -- connections
+
+    cdef void connect(self, Exchange exchange) except *:
+        """Start one connection, because of `exchange`. Its breaker share is taken by the caller, and given back when it is gone."""
         cdef UpstreamConnection connection = self.dialer.dial(self)
-        cdef Exchange exchange = <Exchange>self.waiting[-1]
         connection.priority = exchange.priority
+        connection.promised = self.streams
         self.connections += 1
-        self.connecting += 1
+        self.promised += connection.promised
         connection.connect(&self.address, self.tls, exchange)
 
+    cdef void keep_promise(self, UpstreamConnection connection) noexcept:
+        self.promised -= connection.promised
+        connection.promised = 0
+
     cdef void on_connected(self, UpstreamConnection connection) except *:
-        self.connecting -= 1
-        self.release(connection)
+        self.keep_promise(connection)
+        self.offer(connection)
+        self.refill()                            # it may carry less than was thought
+
+    cdef void offer(self, UpstreamConnection connection) except *:
+        cdef Exchange exchange
+        while connection.room > 0 and not connection.leaving:
+            exchange = self.next_waiting()
+            if exchange is None:
+                break
+            self.give(connection, exchange)
+        if connection.transport.fd < 0:
+            return
+        if connection.is_over():
+            connection.retire()
+        elif connection.room > 0:
+            self.list_newest(connection)
+            if not connection.is_busy():
+                connection.rest()
+
+    cdef void give(self, UpstreamConnection connection, Exchange exchange) except *:
+        connection.room -= 1
+        if connection.room <= 0:
+            self.unlist(connection)
+        connection.attach(exchange)
 
     cdef void release(self, UpstreamConnection connection) except *:
-        """A connection is free: for who waits, else to rest, unless its time has come."""
-        cdef Exchange exchange
-        cdef Cluster cluster = self.cluster
-        if cluster.max_requests_per_connection and connection.served >= cluster.max_requests_per_connection:
-            cluster.cells[CLUSTER_UPSTREAM_CX_MAX_REQUESTS] += 1
-            connection.transport.close(CLOSE_LOCAL)
-        elif connection.expires_ms and self.loop.now_ms >= connection.expires_ms:
-            cluster.cells[CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED] += 1
-            connection.transport.close(CLOSE_LOCAL)
+        if connection.leaving:
+            connection.retire()
         else:
-            exchange = self.next_waiting()
-            if exchange is not None:
-                connection.attach(exchange)
-            elif self.closing or cluster.gone:
-                connection.transport.close(CLOSE_LOCAL)
-            else:
-                self.idle.append(connection)
-                if cluster.idle_timeout_ms:
-                    self.loop.set_timer(connection.transport, self.loop.now_ms + cluster.idle_timeout_ms)
+            self.offer(connection)
+
+    cdef void list_newest(self, UpstreamConnection connection) noexcept:
+        if connection.listed:
+            return
+        connection.listed = True
+        connection.older = self.newest
+        if self.newest is not None:
+            self.newest.newer = connection
+        self.newest = connection
+
+    cdef void unlist(self, UpstreamConnection connection) noexcept:
+        if not connection.listed:
+            return
+        connection.listed = False
+        if connection.newer is not None:
+            connection.newer.older = connection.older
+        else:
+            self.newest = connection.older
+        if connection.older is not None:
+            connection.older.newer = connection.newer
+        connection.older = connection.newer = None
 
     cdef void on_connect_failed(self, bint timed_out, int error) except *:
         """One connect failed: it fails one request, and all of them when there is no other connection to wait for."""
         cdef Exchange exchange
         cdef bytes reason = None if timed_out else b"delayed connect error: " + os.strerror(error).encode()
-        self.connecting -= 1
         self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_FAIL] += 1
         self.host.cells[HOST_CX_CONNECT_FAIL] += 1
         if timed_out:
@@ -238,20 +318,74 @@ cdef class HostPool:
             exchange = self.next_waiting() if self.connections == 0 else None
 
     cdef void on_gone(self, UpstreamConnection connection) except *:
-        """A connection closed; if others still wait, somebody has to serve them."""
         self.connections -= 1
+        self.keep_promise(connection)
         self.cluster.give_share(connection.priority, SHARE_CONNECTIONS)
-        if connection in self.idle:
-            self.idle.remove(connection)
-        if self.closing and self.connections == 0 and not self.waiting:
-            self.host.pool = None                # the two no longer hold each other
+        self.unlist(connection)
 
     cdef void refill(self) except *:
-        cdef int priority
-        if self.connecting < <int64_t>len(self.waiting):
-            priority = (<Exchange>self.waiting[-1]).priority
-            if self.cluster.take_share(priority, SHARE_CONNECTIONS, self.loop.turn):
-                self.connect()
-            elif self.connections == 0:
-                self.cluster.add_share(priority, SHARE_CONNECTIONS)
-                self.connect()
+        """As many connections as those who wait need and the breaker allows. A connect that fails at once comes back here."""
+        cdef Exchange exchange
+        if self.growing:
+            return
+        self.growing = True
+        try:
+            while self.promised < <int64_t>len(self.waiting):
+                exchange = <Exchange>next(iter(self.waiting))
+                if not self.cluster.take_share(exchange.priority, SHARE_CONNECTIONS, self.loop.turn):
+                    if self.connections:
+                        break
+                    self.cluster.add_share(exchange.priority, SHARE_CONNECTIONS)
+                self.connect(exchange)
+        finally:
+            self.growing = False
+        self.let_go()
+
+    # -- the end
+
+    cdef bint is_empty(self) noexcept:
+        return self.connections == 0 and not self.waiting
+
+    cdef void let_go(self) except *:
+        """A pool that nobody needs any more: what holds it and it no longer hold each other."""
+        if not self.is_empty():
+            return
+        if self.whole is not None:
+            self.whole.parts.pop(self.key, None)
+            self.whole.let_go()
+        elif self.closing:
+            self.host.pool = None
+
+
+cdef class SplitPool(HostPool):
+    def __init__(self, Loop loop, Cluster cluster, Host host, tuple dialers, tuple securities, bint by_protocol, bint by_name):
+        """`dialers` and `securities` for clients of HTTP/1 and of HTTP/2; the first of each when it is not `by_protocol`."""
+        super().__init__(loop, cluster, host, dialers[0], securities[0])
+        self.parts = {}
+        self.dialers, self.securities = dialers, securities
+        self.by_protocol, self.by_name = by_protocol, by_name
+
+    def drain(self):
+        self.closing = True
+        for part in list(self.parts.values()):
+            part.drain()
+        self.let_go()
+
+    cdef void request(self, Exchange exchange) except *:
+        cdef bint http2 = self.by_protocol and exchange.downstream.http2
+        cdef object key = http2
+        cdef HostPool part
+        if self.by_name:
+            key = (http2, (<TlsClient>self.securities[0]).server_name(self.host, exchange))
+        part = <HostPool>self.parts.get(key)
+        if part is None:
+            part = HostPool(self.loop, self.cluster, self.host, self.dialers[http2], self.securities[http2])
+            part.whole = self
+            part.key = key
+            part.closing = self.closing
+            self.parts[key] = part
+        part.request(exchange)
+        part.let_go()                            # if it was refused
+
+    cdef bint is_empty(self) noexcept:
+        return not self.parts

@@ -9,7 +9,6 @@ cdef class Http1Dialer(Dialer):
 
 cdef class UpstreamHttp1(UpstreamConnection):
     """One connection, which carries one exchange at a time."""
-    cdef HostPool pool
     cdef BodyDecoder decoder
     cdef char *partial                   # of a head that came in pieces
     cdef size_t partial_length, partial_capacity

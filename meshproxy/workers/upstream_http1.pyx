@@ -2,7 +2,6 @@
 
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
-from meshproxy.balance.cluster cimport SHARE_REQUESTS
 from meshproxy.codecs.http1 cimport *
 from meshproxy.codecs.http1_compose cimport COMPOSE_SLACK, FRAME_AS_IS, FRAME_CHUNKED, chunk_line, compose_request
 from meshproxy.proxy.lines cimport lines_add, lines_raw
@@ -15,7 +14,7 @@ from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.net cimport *
 
 cdef enum:
-    MAX_FIELDS = 1024                    # of a response; Envoy's default is 100, its bound 4096
+    MAX_FIELDS = 1024                    # the most that `max_response_headers` may say
     RESPONSE_HEAD_BYTES = 61440          # as downstream: Envoy's 60 KiB
     TRAILER_BYTES = 61440
     TUNNEL_LINGER_MS = 1000              # for the last bytes of a tunnel to be taken; Envoy's delayed close
@@ -32,23 +31,21 @@ cdef Limits response_limits
 response_head.fields = response_fields
 response_head.capacity = MAX_FIELDS
 response_limits.head_bytes = RESPONSE_HEAD_BYTES
-response_limits.headers = MAX_FIELDS
 response_limits.target_bytes = 0
 response_limits.allow_http_10 = True
 response_limits.allow_absolute_form = True
 
 
 cdef class Http1Dialer(Dialer):
+    def __init__(self):
+        self.streams = 1
+
     cdef UpstreamConnection dial(self, HostPool pool):
         return UpstreamHttp1(pool)
 
 
 cdef class UpstreamHttp1(UpstreamConnection):
-    def __init__(self, HostPool pool):
-        self.pool = pool
-        self.loop = pool.loop
-        self.cluster = pool.cluster
-        self.host = pool.host
+    def __cinit__(self):
         body_start(&self.decoder, BODY_NONE, 0, 0)
 
     def __dealloc__(self):
@@ -59,14 +56,22 @@ cdef class UpstreamHttp1(UpstreamConnection):
 
     cdef void established(self) except *:
         self.cluster.cells[CLUSTER_UPSTREAM_CX_HTTP1_TOTAL] += 1
+        self.room = 1
         self.pool.on_connected(self)
 
     cdef void on_protocol_timer(self, int64_t now_ms) except *:
         if self.transport.connecting:
             self.transport.shut(CLOSE_CONNECT_FAILED, 0)
         elif self.exchange is None:
-            self.cluster.cells[CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT] += 1
-            self.transport.close(CLOSE_LOCAL)
+            if not self.is_over():
+                self.cluster.cells[CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT] += 1
+            self.part()
+
+    cdef void rest(self) except *:
+        cdef int64_t at = self.loop.now_ms + self.cluster.idle_timeout_ms if self.cluster.idle_timeout_ms else 0
+        if self.expires_ms and (at == 0 or self.expires_ms < at):
+            at = self.expires_ms
+        self.loop.set_timer(self.transport, at)
 
     cdef bint is_busy(self) noexcept:
         return self.exchange is not None
@@ -92,27 +97,16 @@ cdef class UpstreamHttp1(UpstreamConnection):
     # -- an exchange
 
     cdef void attach(self, Exchange exchange) except *:
-        cdef int64_t *cells = self.cluster.cells
-        self.cluster.add_share(exchange.priority, SHARE_REQUESTS)
-        cells[CLUSTER_UPSTREAM_RQ_TOTAL] += 1
-        cells[CLUSTER_UPSTREAM_RQ_ACTIVE] += 1
-        self.host.cells[HOST_RQ_TOTAL] += 1
-        self.host.cells[HOST_RQ_ACTIVE] += 1
-        self.host.active += 1
+        self.count_begin(exchange)
         self.loop.set_timer(self.transport, 0)
         self.exchange = exchange
-        self.served += 1
         self.phase = AT_HEAD
         self.spoke = self.request_ended = False
         self.keep = True
         exchange.on_upstream_ready(self)
 
     cdef void detach(self) except *:
-        cdef Exchange exchange = self.exchange
-        self.cluster.give_share(exchange.priority, SHARE_REQUESTS)
-        self.cluster.cells[CLUSTER_UPSTREAM_RQ_ACTIVE] -= 1
-        self.host.cells[HOST_RQ_ACTIVE] -= 1
-        self.host.active -= 1
+        self.count_end(self.exchange)
         self.exchange = None
         self.phase = AT_REST
 
@@ -240,6 +234,7 @@ cdef class UpstreamHttp1(UpstreamConnection):
         cdef Head *head = &response_head
         cdef size_t at = 0
         cdef int verdict
+        response_limits.headers = self.cluster.max_response_headers
         while True:
             verdict = parse_response(head, data + at, length - at, scanned, &response_limits, exchange.head.method)
             if verdict == PARSE_MORE:
@@ -314,6 +309,7 @@ cdef class UpstreamHttp1(UpstreamConnection):
         if self.transport.fd < 0:
             return
         if reusable:
+            self.room = 1
             self.pool.release(self)
         elif tunnel:
             self.transport.linger(TUNNEL_LINGER_MS)
