@@ -203,9 +203,11 @@ cdef class TcpConnection:
         self.up.on_data(data, length)
 
     cdef void on_end(self) except *:
-        self.up.on_end()
         if self.down.ended:
+            self.up.ended = True
             self.finish()
+        else:
+            self.up.on_end()
 
     cdef void on_drained(self) except *:
         if self.down is not None and self.upstream is not None:
@@ -380,9 +382,11 @@ cdef class TcpUpstream:
 
     cdef void on_end(self) except *:
         cdef TcpConnection relay = self.relay
-        relay.down.on_end()
         if relay.up.ended:
+            relay.down.ended = True
             relay.finish()
+        else:
+            relay.down.on_end()
 
     cdef void on_drained(self) except *:
         if self.relay is not None:
