@@ -28,17 +28,20 @@ class Securities:
         self._values: dict[str, object] = {}
         self._staged: dict[str, object] = {}
         self._users: weakref.WeakKeyDictionary[Security, tuple[frozenset[str], Callable[[], TlsContext]]] = weakref.WeakKeyDictionary()
+        self._made: weakref.WeakSet[Security] = weakref.WeakSet()
+        """By the present change, so with its secrets."""
 
     def begin(self, secrets: list[Secret]) -> None:
         """What is compiled from now on sees these secrets."""
         self._staged = self._values | {secret.name: secret.value for secret in secrets}
+        self._made.clear()
 
     def take(self, removed: list[str]) -> None:
         """The staged secrets are in force: who uses one that changed gets a new context, or keeps the old one if the secret is no good."""
         changed = {name for name, value in self._staged.items() if name not in self._values or self._values[name] != value}
         self._values = {name: value for name, value in self._staged.items() if name not in removed}
         for security, (names, make) in list(self._users.items()):
-            if names & changed:
+            if names & changed and security not in self._made:
                 self._renew(security, make)
 
     def of_chain(self, model: DownstreamTls, cell: int, ssl_cell: int) -> DownstreamSecurity:
@@ -48,6 +51,7 @@ class Securities:
 
         security = DownstreamSecurity(make(), self.region, self.slot, cell, ssl_cell)
         self._users[security] = frozenset({*model.certificates, model.ticket_keys, *_of(model)}), make
+        self._made.add(security)
         return security
 
     def of_cluster(self, model: UpstreamTls, cell: int, ssl_cell: int) -> UpstreamSecurity:
@@ -57,6 +61,7 @@ class Securities:
 
         security = UpstreamSecurity(make(), self.region, self.slot, cell, ssl_cell)
         self._users[security] = frozenset({model.certificate, *_of(model)}), make
+        self._made.add(security)
         return security
 
     def _renew(self, security: Security, make: Callable[[], TlsContext]) -> None:
