@@ -9,6 +9,7 @@ import msgspec
 from meshproxy import __version__
 from meshproxy.admin.redact import redact
 from meshproxy.agent.view import NodeView
+from meshproxy.config.envoy.write_tls import shown_secret
 from meshproxy.model import ResourceKind
 
 Matches = Callable[[str], bool]
@@ -18,6 +19,7 @@ SECTIONS = {
     "static_clusters": ("ClustersConfigDump", "StaticCluster", "cluster"),
     "static_listeners": ("ListenersConfigDump", "StaticListener", "listener"),
     "static_route_configs": ("RoutesConfigDump", "StaticRouteConfig", "route_config"),
+    "static_secrets": ("SecretsConfigDump", "StaticSecret", "secret"),
     "static_endpoint_configs": ("EndpointsConfigDump", "StaticEndpointConfig", "endpoint_config"),
 }
 """By `?resource=`: the dump it is in, the type of one entry, and the field that holds the resource."""
@@ -39,13 +41,15 @@ def config_dump(view: NodeView, matches: Matches, resource: str = "", with_endpo
 
 def _section(view: NodeView, name: str, matches: Matches) -> dict:
     dump: dict = {"@type": TYPE + SECTIONS[name][0]}
-    if name != "static_route_configs":
+    if name not in ("static_route_configs", "static_secrets"):
         dump["version_info"] = view.version
     dump[name] = list(_entries(view, name, matches))
     return dump
 
 
 def _entries(view: NodeView, name: str, matches: Matches) -> Iterator[dict]:
+    if name == "static_secrets":
+        return ({"name": each.name, "secret": shown_secret(each)} for each in view.secrets() if matches(each.name))
     field = SECTIONS[name][2]
     return ({field: _plain(value)} for value in _values(view, name) if matches(getattr(value, "name", "") or getattr(value, "cluster", "")))
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from meshproxy.admin.certs import certificates
 from meshproxy.admin.config_dump import SECTIONS, config_dump
 from meshproxy.admin.http import Request, Response, streamed, text
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.pattern import matcher
+from meshproxy.clock import unix_s
 from meshproxy.model import Address, Breakers, Cluster, Endpoint, SocketAddress
 from meshproxy.scoreboard.blocks import host_name
 from meshproxy.scoreboard.catalogue import CATALOGUE, BlockKind, MetricType, block_cells
@@ -144,8 +146,8 @@ def dump(node: AdminNode, request: Request) -> Response:
 
 
 def certs(node: AdminNode, request: Request) -> Response:
-    """No listener or cluster has a certificate yet."""
-    return as_json({"certificates": []})
+    """The certificates that listeners and clusters show, and whom they trust."""
+    return as_json({"certificates": certificates(node.view, unix_s())})
 
 
 def runtime(node: AdminNode, request: Request) -> Response:

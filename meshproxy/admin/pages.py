@@ -46,7 +46,8 @@ PAGES: dict[str, Page] = {
         mesh_pages.dump,
         "the configuration that the node runs on; secrets are left out",
         parameters=(
-            ("resource", "one section: bootstrap, static_clusters, static_listeners, static_route_configs, static_endpoint_configs"),
+            ("resource", "one section: bootstrap, static_clusters, static_listeners, static_route_configs, static_secrets, "
+             "static_endpoint_configs"),
             ("name_regex", "only resources that this RE2 expression matches"),
             ("include_eds", "with the endpoints that discovery found"),
         ),

@@ -11,7 +11,7 @@ SECRET_NAME = re.compile(
     r"authorization|cookie|session[_-]?id|bearer|jwt|hmac",
     re.IGNORECASE,
 )
-EXACT_NAMES = frozenset({"key", "auth", "pwd", "pass"})
+EXACT_NAMES = frozenset({"key", "key_pem", "auth", "pwd", "pass"})
 USER_INFO = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 """`user:password` in an URL, under any name."""
 

@@ -17,13 +17,15 @@ DAY_S = 86400
 
 
 class CertificateFacts(msgspec.Struct, frozen=True):
-    """One certificate. Times are Unix seconds; `sans` are pairs of Envoy's word (`dns`, `uri`, `ip_address`, `email`) and the name."""
+    """One certificate. Times are Unix seconds; `sans` are pairs of Envoy's word (`dns`, `uri`, `ip_address`) and the name; `staple` are
+    the times of its OCSP response."""
 
     path: str
     serial: str
     sans: tuple[tuple[str, str], ...]
     valid_from_s: float
     expires_s: float
+    staple: tuple[float, float] | None = None
 
     def days_left(self, now_s: float) -> int:
         """Whole days; 0 when it is over."""
@@ -48,11 +50,30 @@ def facts_of(secret: Secret) -> CertificateFacts | None:
         return None
     return CertificateFacts(
         path=path or "<inline>",
-        serial=f"{first.serial_number:x}",
+        serial=_even(f"{first.serial_number:x}"),
         sans=tuple(_sans(first)),
         valid_from_s=_unix_s(first.not_valid_before_utc),
         expires_s=_unix_s(first.not_valid_after_utc),
+        staple=_staple(value),
     )
+
+
+def _staple(value: Certificate | TrustedCa) -> tuple[float, float] | None:
+    if not isinstance(value, Certificate) or not value.ocsp_staple:
+        return None
+    from cryptography.x509 import ocsp
+
+    try:
+        response = ocsp.load_der_ocsp_response(value.ocsp_staple)
+        begin, end = response.this_update_utc, response.next_update_utc
+    except ValueError:
+        return None
+    return (_unix_s(begin), _unix_s(end)) if begin is not None and end is not None else None
+
+
+def _even(digits: str) -> str:
+    """Whole bytes, as tools print a serial number."""
+    return digits if len(digits) % 2 == 0 else f"0{digits}"
 
 
 def _unix_s(moment: datetime.datetime) -> float:
@@ -67,7 +88,7 @@ def _sans(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
     except (x509.ExtensionNotFound, ValueError):
         return
     words: dict[type, str] = {
-        x509.DNSName: "dns", x509.UniformResourceIdentifier: "uri", x509.IPAddress: "ip_address", x509.RFC822Name: "email",
+        x509.DNSName: "dns", x509.UniformResourceIdentifier: "uri", x509.IPAddress: "ip_address",
     }
     for name in names:
         if type(name) in words:

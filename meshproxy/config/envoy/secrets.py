@@ -219,9 +219,10 @@ def merged(default: PeerValidation, dynamic: PeerValidation) -> PeerValidation:
     """A CombinedCertificateValidationContext: what the secret says is put on top of the default (protobuf's MergeFrom)."""
     return PeerValidation(
         trusted_ca=dynamic.trusted_ca or default.trusted_ca,
-        sans=default.sans + dynamic.sans,
-        spki_pins=default.spki_pins + dynamic.spki_pins,
-        hashes=default.hashes + dynamic.hashes,
+        # The same thing twice means what it means once.
+        sans=tuple(dict.fromkeys(default.sans + dynamic.sans)),
+        spki_pins=tuple(dict.fromkeys(default.spki_pins + dynamic.spki_pins)),
+        hashes=tuple(dict.fromkeys(default.hashes + dynamic.hashes)),
         only_leaf_crl=default.only_leaf_crl or dynamic.only_leaf_crl,
         allow_expired=default.allow_expired or dynamic.allow_expired,
         accept_untrusted=default.accept_untrusted or dynamic.accept_untrusted,

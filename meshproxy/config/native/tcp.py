@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshproxy.config import tls_rules
 from meshproxy.config.native.headers import STRING_ROWS, give_string, take_string
 from meshproxy.config.native.kinds import Definitions, Duration, Flag, ListOf, Named, Size, Text, Whole, Word
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
+from meshproxy.config.native.tls import Cidr
 from meshproxy.config.problems import Path, Problems, told
 from meshproxy.model import (
     ConnectionLimit,
@@ -236,7 +236,7 @@ class _Authenticated:
         return {"anyOf": [{"const": True}, STRING.schema(definitions)]}
 
 
-_RANGE = Text("range of addresses", tls_rules.cidr)
+_RANGE = Cidr()
 RULE = Section(
     "rule",
     (

@@ -27,7 +27,19 @@ from meshproxy.config.native.secrets import (
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import DownstreamTls, KeyLog, PeerValidation, SanMatch, TicketKeys, TlsParameters, TrustedCa, UpstreamTls
 
-CIDRS = ListOf(Text("range of addresses", tls_rules.cidr))
+
+class Cidr(Text):
+    """A range of addresses; one address alone is a range of one."""
+
+    def __init__(self) -> None:
+        super().__init__("range of addresses", tls_rules.cidr)
+
+    def read(self, value: Any, path: Path, problems: Problems) -> Any:
+        made = super().read(value, path, problems)
+        return made if made is WRONG or "/" in made else f"{made}/{128 if ':' in made else 32}"
+
+
+CIDRS = ListOf(Cidr())
 
 KEY_LOG = Section(
     "key_log",
