@@ -1,6 +1,7 @@
 """What is known of a client's connection, whatever it carries: addresses, what listener filters found, what the TLS handshake told."""
 
 from libc.stdint cimport int64_t, uint16_t, uint8_t
+from meshproxy.telemetry.facts cimport TLS_TOLD_COUNT, Text
 
 ctypedef struct IpPort:
     uint8_t ip[16]                       # IPv4 as ::ffff:a.b.c.d
@@ -24,6 +25,10 @@ cdef class TlsFacts:
     cdef bytes pem, chain_pem            # URL-encoded
     cdef list local_uri_sans, local_dns_sans
     cdef bytes local_subject
+    cdef Text told[TLS_TOLD_COUNT]       # the same for the access log
+    cdef list kept                       # what `told` points into
+    cdef bytes forwarded                 # x-forwarded-client-cert as `forwarded_by` says it; None = not made yet
+    cdef object forwarded_by
     cdef void load(self) except *
 
 cdef class ConnectionInfo:
@@ -41,4 +46,5 @@ cdef class ConnectionInfo:
     cdef bytes transport_protocol        # "tls", "raw_buffer"; None = not inspected
     cdef bytes ja3, ja4
     cdef TlsFacts tls_facts              # None = plaintext
+    cdef bytes transport_failure         # why the handshake failed; None = it did not
     cdef list proxy_tlvs                 # of (type, bytes); None = no PROXY header

@@ -1,7 +1,13 @@
 """See the .pxd."""
 
 
+from libc.string cimport memset
+
+
 cdef class TlsFacts:
+    def __cinit__(self):
+        memset(self.told, 0, sizeof(self.told))
+
     cdef void load(self) except *:
         self.loaded = True
 

@@ -9,6 +9,7 @@ added lines. The exchange owns a copy of the request's head, since it has to liv
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from meshproxy.balance.cluster cimport Cluster, Host
 from meshproxy.codecs.http1 cimport Head, HeaderField
+from meshproxy.proxy.client_cert cimport ClientCertRule
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.lines cimport Lines
 from meshproxy.proxy.request_match cimport RouteInput
@@ -93,6 +94,8 @@ cdef class HttpConfig:
     cdef Ring *ring
     cdef SlotHead *slot_head
     cdef int64_t *cells                  # the HTTP block
+    cdef ClientCertRule client_cert
+    cdef bint tells_tls                  # a log asks for what TLS handshakes told
     cdef bytes server_name, via, listener
     cdef bytes user_agent, service_node  # empty = not sent
     cdef int server_header               # 0 overwrite, 1 append if absent, 2 pass through

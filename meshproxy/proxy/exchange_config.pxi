@@ -29,6 +29,8 @@ cdef class HttpConfig:
         self.ring = region.ring(slot)
         self.slot_head = region.head(slot)
         self.cells = region.page(slot) + cell
+        self.client_cert = ClientCertRule(model.client_cert_header)
+        self.tells_tls = any([(<LogTarget>log).format.tells_tls for log in logs])
         self.server_name = model.server_name.encode()
         self.via = model.via.encode()
         self.server_header = ("overwrite", "append_if_absent", "pass_through").index(model.server_header)

@@ -107,6 +107,7 @@ cdef void receive_request(Exchange x) except *:
     if head.expect_continue and not config.proxy_100_continue:
         drop_known(head, HEADER_EXPECT)
     drop_known(head, HEADER_X_ENVOY_INTERNAL)
+    config.client_cert.apply(x.downstream.info, x.bytes, head, lines)
     if config.use_remote_address:
         if config.xff_trusted_hops:
             find_client(x, config.xff_trusted_hops - 1)

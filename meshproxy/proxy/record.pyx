@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memchr, memcpy, memset, strlen
+from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport HttpConfig, LogTarget
 from meshproxy.proxy.outcome cimport outcome_row
 from meshproxy.scoreboard.cells cimport SERVER_RECORDS_DROPPED
@@ -47,7 +48,7 @@ cdef inline int64_t since(Exchange x, int64_t at_us) noexcept:
     return at_us - x.start_us if at_us else -1
 
 
-cdef void describe(Exchange x, Facts *facts) noexcept:
+cdef void describe(Exchange x, Facts *facts) except *:
     cdef const char *details = outcome_row(x.outcome).details
     memset(facts, 0, sizeof(Facts))
     facts.request_bytes = x.bytes
@@ -92,9 +93,22 @@ cdef void describe(Exchange x, Facts *facts) noexcept:
         set_bytes(&facts.virtual_host, x.route.virtual_host.name_bytes)
     set_bytes(&facts.listener, x.config.listener)
     set_bytes(&facts.upstream_failure_reason, x.failure_reason)
+    describe_tls(x.downstream.info, facts, x.config.tells_tls)
     x.downstream.describe(facts)
     if x.client_ip_length:
         describe_client(x, facts)
+
+
+cdef void describe_tls(ConnectionInfo info, Facts *facts, bint whole) except *:
+    """What is known of the client's connection as TLS has it; what certificates say only if the `whole` is asked for."""
+    set_bytes(&facts.server_name, info.sni)
+    set_bytes(&facts.ja3, info.ja3)
+    set_bytes(&facts.ja4, info.ja4)
+    set_bytes(&facts.downstream_failure_reason, info.transport_failure)
+    if whole and info.tls_facts is not None:
+        if not info.tls_facts.loaded:
+            info.tls_facts.load()
+        facts.downstream_tls = info.tls_facts.told
 
 
 cdef char client_text[64]                        # for the length of a call to the log

@@ -37,6 +37,7 @@ cdef class Format:
     cdef Op *ops
     cdef int op_count
     cdef bint omit_empty
+    cdef readonly bint tells_tls         # it has operators of `downstream_tls` or `upstream_tls`
     cdef list keep                       # holds what the operators point into
     cdef char scratch[SCRATCH_BYTES]
 

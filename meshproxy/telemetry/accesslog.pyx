@@ -8,7 +8,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 from libc.time cimport time_t
 from meshproxy.codecs.http1 cimport HEADER_ID_COUNT, HEADER_OTHER, HEADER_X_ENVOY_OTHER, Head, HeaderField, header_id
-from meshproxy.telemetry.facts cimport Facts, Text
+from meshproxy.telemetry.facts cimport TLS_TOLD_COUNT, Facts, Text
 
 import json
 import os
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from meshproxy.model import AccessLog
 from meshproxy.telemetry.operators import (
     DEFAULT_TIME,
+    TLS_TOLD,
     FLAGS,
     HEADERS,
     OPERATORS,
@@ -70,6 +71,8 @@ cdef enum:                               # Op.code
     OP_ADDRESS
     OP_TEXT
     OP_TIME
+    OP_TLS
+    OP_TLS_TIME
 
 cdef enum:                               # Op.shape
     SHAPE_TEXT
@@ -126,11 +129,16 @@ _CODES: dict[str, tuple[int, int, int]] = {
     "UPSTREAM_CLUSTER": (OP_TEXT, 0, 0), "UPSTREAM_CLUSTER_RAW": (OP_TEXT, 0, 0), "ROUTE_NAME": (OP_TEXT, 1, 0),
     "VIRTUAL_HOST_NAME": (OP_TEXT, 2, 0), "UPSTREAM_TRANSPORT_FAILURE_REASON": (OP_TEXT, 3, 0),
     "CONNECTION_TERMINATION_DETAILS": (OP_TEXT, 4, 0),
-    "REQUESTED_SERVER_NAME": (OP_STATIC, 0, 0), "HOSTNAME": (OP_STATIC, 0, 0), "ENVIRONMENT": (OP_STATIC, 0, 0),
+    "REQUESTED_SERVER_NAME": (OP_TEXT, 5, 0), "TLS_JA3_FINGERPRINT": (OP_TEXT, 6, 0), "TLS_JA4_FINGERPRINT": (OP_TEXT, 7, 0),
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON": (OP_TEXT, 8, 0), "HOSTNAME": (OP_STATIC, 0, 0), "ENVIRONMENT": (OP_STATIC, 0, 0),
     "ACCESS_LOG_TYPE": (OP_STATIC, 0, 0),
     **{f"{name}_ADDRESS": (OP_ADDRESS, which, 0) for which, name in enumerate(_ADDRESSES)},
     **{f"{name}_ADDRESS_WITHOUT_PORT": (OP_ADDRESS, which, 1) for which, name in enumerate(_ADDRESSES)},
     **{f"{name}_PORT": (OP_ADDRESS, which, 2) for which, name in enumerate(_ADDRESSES)},
+    **{
+        f"{side}_{name}": (OP_TLS_TIME if name.endswith(("V_START", "V_END")) else OP_TLS, place, which)
+        for which, side in enumerate(("DOWNSTREAM", "UPSTREAM")) for place, name in enumerate(TLS_TOLD)
+    },
 }
 """Of each operator: code, a, b."""
 
@@ -182,6 +190,7 @@ cdef class Format:
             op = &self.ops[self.op_count]
             self.op_count += 1
             op.code, op.shape, op.a, op.b = step["code"], step["shape"], step.get("a", 0), step.get("b", 0)
+            self.tells_tls = self.tells_tls or op.code in (OP_TLS, OP_TLS_TIME)
             op.multiply, op.divide = step.get("precision", (1, 1000))
             op.limit = step.get("limit", -1)
             if step.get("text") is not None:
@@ -359,7 +368,7 @@ class _Steps:
         elif OPERATORS[name].argument == PATH:
             query, _, which = (argument or "WQ").partition(":")
             step["a"], step["b"] = int(query == "NQ"), _PATH_CHOICES[which]
-        elif code == OP_TIME:
+        elif code == OP_TIME or code == OP_TLS_TIME:
             step["time"] = argument or DEFAULT_TIME
         elif name == "COMMON_DURATION":
             start, end, precision = argument.split(":")

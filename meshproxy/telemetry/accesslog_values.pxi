@@ -54,7 +54,13 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
     elif op.code == OP_FLAGS:
         find_flags(format, op, facts, value)
     elif op.code == OP_TIME:
-        find_time(format, op, facts, value)
+        put_time(format, op, facts.start_unix_us + (max(facts.duration_us, 0) if op.a else 0), value)
+    elif op.code == OP_TLS:
+        find_tls(op, facts, value)
+    elif op.code == OP_TLS_TIME:
+        find_tls(op, facts, value)
+        if value.kind == BYTES:
+            put_time(format, op, decimal(value.at, value.length) * 1000000, value)
     elif op.code == OP_PATH:
         find_path(op, facts, value)
     elif op.code == OP_QUERY_PARAM:
@@ -187,7 +193,30 @@ cdef const Text *text_of(int which, const Facts *facts) noexcept nogil:
         return &facts.virtual_host
     if which == 3:
         return &facts.upstream_failure_reason
-    return &facts.termination_details
+    if which == 4:
+        return &facts.termination_details
+    if which == 5:
+        return &facts.server_name
+    if which == 6:
+        return &facts.ja3
+    if which == 7:
+        return &facts.ja4
+    return &facts.downstream_failure_reason
+
+
+cdef void find_tls(const Op *op, const Facts *facts, Value *value) noexcept nogil:
+    """a: which of the texts; b: 1 of the connection to the endpoint."""
+    cdef const Text *told = facts.upstream_tls if op.b else facts.downstream_tls
+    if told != NULL:
+        set_text(value, &told[op.a])
+
+
+cdef int64_t decimal(const char *text, size_t length) noexcept nogil:
+    cdef int64_t number = 0
+    cdef size_t at
+    for at in range(length):
+        number = number * 10 + (text[at] - c'0')
+    return number
 
 
 cdef int64_t point_us(int which, const Facts *facts) noexcept nogil:
@@ -279,8 +308,7 @@ cdef void find_flags(Format format, const Op *op, const Facts *facts, Value *val
         set_bytes(value, b"-", 1)
 
 
-cdef void find_time(Format format, const Op *op, const Facts *facts, Value *value) noexcept nogil:
-    cdef int64_t unix_us = facts.start_unix_us + (max(facts.duration_us, 0) if op.a else 0)
+cdef void put_time(Format format, const Op *op, int64_t unix_us, Value *value) noexcept nogil:
     cdef int64_t unix_s = unix_us // 1000000, rest_ns = unix_us % 1000000 * 1000
     cdef Out made
     cdef TimePart *part
@@ -394,6 +422,12 @@ cdef object _facts_from(Facts *facts, dict given):
     _point(&facts.upstream_cluster, texts.get("upstream_cluster"), kept)
     _point(&facts.route_name, texts.get("route_name"), kept)
     _point(&facts.virtual_host, texts.get("virtual_host"), kept)
+    _point(&facts.server_name, texts.get("server_name"), kept)
+    _point(&facts.ja3, texts.get("ja3"), kept)
+    _point(&facts.ja4, texts.get("ja4"), kept)
+    _point(&facts.downstream_failure_reason, texts.get("downstream_failure_reason"), kept)
+    facts.downstream_tls = _point_told(texts.get("downstream_tls"), kept)
+    facts.upstream_tls = _point_told(texts.get("upstream_tls"), kept)
     _point(&facts.upstream_failure_reason, texts.get("upstream_failure_reason"), kept)
     memset(&lines, 0, sizeof(Text))
     _point(&lines, texts.get("response_lines"), kept)
@@ -421,6 +455,18 @@ cdef object _facts_from(Facts *facts, dict given):
     if texts.get("request") is not None:
         _point_head(facts, texts["request"], kept)
     return kept
+
+
+cdef const Text *_point_told(object told, list kept) except? NULL:
+    """`told`: by the operator's name without its side."""
+    if told is None:
+        return NULL
+    room = bytearray(TLS_TOLD_COUNT * sizeof(Text))
+    kept.append(room)
+    cdef Text *texts = <Text *><char *>room
+    for place, name in enumerate(TLS_TOLD):
+        _point(&texts[place], told.get(name), kept)
+    return texts
 
 
 cdef int _point_head(Facts *facts, list headers, list kept) except -1:

@@ -33,6 +33,35 @@ cdef enum:
     FLAG_DURATION_TIMEOUT = 1 << 21                  # DT
     FLAG_UPSTREAM_PROTOCOL_ERROR = 1 << 22           # UPE
 
+# What a TLS handshake told, by place in `Facts.downstream_tls` and `upstream_tls`. Lists are joined by ",".
+cdef enum:
+    TLS_TOLD_VERSION = 0
+    TLS_TOLD_CIPHER
+    TLS_TOLD_SESSION_ID
+    TLS_TOLD_PEER_FINGERPRINT_256
+    TLS_TOLD_PEER_FINGERPRINT_1
+    TLS_TOLD_PEER_SERIAL
+    TLS_TOLD_PEER_CHAIN_FINGERPRINTS_256
+    TLS_TOLD_PEER_CHAIN_FINGERPRINTS_1
+    TLS_TOLD_PEER_CHAIN_SERIALS
+    TLS_TOLD_PEER_SUBJECT
+    TLS_TOLD_PEER_ISSUER
+    TLS_TOLD_PEER_CERT
+    TLS_TOLD_PEER_CERT_V_START           # unix time, decimal
+    TLS_TOLD_PEER_CERT_V_END
+    TLS_TOLD_PEER_URI_SAN
+    TLS_TOLD_PEER_DNS_SAN
+    TLS_TOLD_PEER_IP_SAN
+    TLS_TOLD_PEER_EMAIL_SAN
+    TLS_TOLD_PEER_OTHERNAME_SAN
+    TLS_TOLD_LOCAL_SUBJECT
+    TLS_TOLD_LOCAL_URI_SAN
+    TLS_TOLD_LOCAL_DNS_SAN
+    TLS_TOLD_LOCAL_IP_SAN
+    TLS_TOLD_LOCAL_EMAIL_SAN
+    TLS_TOLD_LOCAL_OTHERNAME_SAN
+    TLS_TOLD_COUNT
+
 ctypedef struct Facts:
     # The request as it came (offsets of `request` are from `request_bytes`); NULL when no head could be read.
     const char *request_bytes
@@ -68,5 +97,10 @@ ctypedef struct Facts:
     Text upstream_host, upstream_local   # "ip:port"
     Text upstream_cluster, route_name, virtual_host, listener
     Text upstream_failure_reason         # UPSTREAM_TRANSPORT_FAILURE_REASON
+    Text downstream_failure_reason       # DOWNSTREAM_TRANSPORT_FAILURE_REASON
+    Text server_name                     # REQUESTED_SERVER_NAME
+    Text ja3, ja4                        # TLS_JA3_FINGERPRINT, TLS_JA4_FINGERPRINT
+    const Text *downstream_tls           # TLS_TOLD_COUNT texts; NULL = plaintext, or no log asks for them
+    const Text *upstream_tls
     const char *trailer_bytes            # the response's trailers as they were sent, like `response_bytes`; NULL = none
     uint32_t trailer_length

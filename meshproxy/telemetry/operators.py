@@ -45,6 +45,25 @@ def _number(help: str, argument: str = NONE) -> OperatorRow:
     return OperatorRow(argument, True, help)
 
 
+TLS_TOLD = {
+    "TLS_VERSION": "the TLS version", "TLS_CIPHER": "the cipher, by OpenSSL's name,", "TLS_SESSION_ID": "the TLS session's id (hex)",
+    "PEER_FINGERPRINT_256": "SHA-256 (hex) of the peer's certificate", "PEER_FINGERPRINT_1": "SHA-1 (hex) of the peer's certificate",
+    "PEER_SERIAL": "serial number (hex) of the peer's certificate",
+    "PEER_CHAIN_FINGERPRINTS_256": "SHA-256 of each certificate in the peer's chain",
+    "PEER_CHAIN_FINGERPRINTS_1": "SHA-1 of each certificate in the peer's chain",
+    "PEER_CHAIN_SERIALS": "serial number of each certificate in the peer's chain",
+    "PEER_SUBJECT": "subject of the peer's certificate", "PEER_ISSUER": "issuer of the peer's certificate",
+    "PEER_CERT": "the peer's certificate, PEM, URL-encoded,",
+    "PEER_CERT_V_START": "when the peer's certificate begins to be valid", "PEER_CERT_V_END": "when the peer's certificate ends to be valid",
+    "PEER_URI_SAN": "URIs in the peer's certificate", "PEER_DNS_SAN": "DNS names in the peer's certificate",
+    "PEER_IP_SAN": "IP addresses in the peer's certificate", "PEER_EMAIL_SAN": "mail addresses in the peer's certificate",
+    "PEER_OTHERNAME_SAN": "other names in the peer's certificate",
+    "LOCAL_SUBJECT": "subject of our certificate", "LOCAL_URI_SAN": "URIs in our certificate", "LOCAL_DNS_SAN": "DNS names in our certificate",
+    "LOCAL_IP_SAN": "IP addresses in our certificate", "LOCAL_EMAIL_SAN": "mail addresses in our certificate",
+    "LOCAL_OTHERNAME_SAN": "other names in our certificate",
+}
+"""What is known of a TLS connection, by the operator's name without its side; in the order of `telemetry/facts.pxd`."""
+
 OPERATORS: dict[str, OperatorRow] = {
     "START_TIME": _text("when the request's first byte came, in UTC", TIME),
     "EMIT_TIME": _text("when the line was written, in UTC", TIME),
@@ -98,7 +117,14 @@ OPERATORS: dict[str, OperatorRow] = {
     "CONNECTION_TERMINATION_DETAILS": _text("why we ended the client's connection"),
     "ROUTE_NAME": _text("the route's name"),
     "VIRTUAL_HOST_NAME": _text("the virtual host's name; not one of Envoy's operators"),
-    "REQUESTED_SERVER_NAME": _text("the TLS server name; absent, because listeners are plaintext yet"),
+    "REQUESTED_SERVER_NAME": _text("the TLS server name that the client asked for"),
+    "TLS_JA3_FINGERPRINT": _text("JA3 of the client's hello, where the TLS inspector makes it"),
+    "TLS_JA4_FINGERPRINT": _text("JA4 of the client's hello, where the TLS inspector makes it"),
+    "DOWNSTREAM_TRANSPORT_FAILURE_REASON": _text("why the client's handshake failed"),
+    **{
+        f"{side}_{name}": OperatorRow(TIME if name.endswith(("V_START", "V_END")) else NONE, False, f"{help} of the {who} connection")
+        for side, who in (("DOWNSTREAM", "client's"), ("UPSTREAM", "endpoint's")) for name, help in TLS_TOLD.items()
+    },
     "HOSTNAME": _text("this machine's name"),
     "ENVIRONMENT": _text("an environment variable of the node", NAME),
     "ACCESS_LOG_TYPE": _text("`DownstreamEnd`: lines are written at the end of a request"),
@@ -112,12 +138,12 @@ NOT_YET = frozenset(
     UPSTREAM_HOST_NAME UPSTREAM_HOST_NAME_WITHOUT_PORT UPSTREAM_HOSTS_ATTEMPTED UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT
     UPSTREAM_HOST_NAMES_ATTEMPTED UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT UPSTREAM_CONNECTION_IDS_ATTEMPTED
     UPSTREAM_WIRE_BYTES_SENT UPSTREAM_WIRE_BYTES_RECEIVED UPSTREAM_HEADER_BYTES_SENT UPSTREAM_HEADER_BYTES_RECEIVED
-    DOWNSTREAM_HEADER_BYTES_SENT DOWNSTREAM_HEADER_BYTES_RECEIVED DOWNSTREAM_TRANSPORT_FAILURE_REASON DOWNSTREAM_LOCAL_CLOSE_REASON
+    DOWNSTREAM_HEADER_BYTES_SENT DOWNSTREAM_HEADER_BYTES_RECEIVED DOWNSTREAM_LOCAL_CLOSE_REASON
     UPSTREAM_LOCAL_CLOSE_REASON DOWNSTREAM_DETECTED_CLOSE_TYPE UPSTREAM_DETECTED_CLOSE_TYPE BYTES_RETRANSMITTED PACKETS_RETRANSMITTED
-    TLS_JA3_FINGERPRINT TLS_JA4_FINGERPRINT CUSTOM_FLAGS CEL""".split()
+    CUSTOM_FLAGS CEL""".split()
 )
-"""Envoy's that we name as missing; every `*_TLS_*`, `*_PEER_*` and `*_SAN` belongs to them too."""
-_NOT_YET_FAMILIES = re.compile(r"_(TLS|PEER|LOCAL)_(?!ADDRESS|PORT).|_SAN$|_ENDPOINT_ID$")
+"""Envoy's that we name as missing; every `*_ENDPOINT_ID` belongs to them too."""
+_NOT_YET_FAMILIES = re.compile(r"_ENDPOINT_ID$")
 
 FLAGS: tuple[tuple[str, str], ...] = (
     ("LH", "FailedLocalHealthCheck"), ("UH", "NoHealthyUpstream"), ("UT", "UpstreamRequestTimeout"), ("LR", "LocalReset"),

@@ -192,6 +192,7 @@ cdef extern from "<openssl/x509v3.h>":
 cdef extern from "<openssl/x509.h>":
     void X509_free(X509 *x)
     int X509_up_ref(X509 *x)
+    int X509_cmp(const X509 *a, const X509 *b)
     X509Stack *X509_chain_up_ref(X509Stack *chain)
     X509Stack *sk_X509_new_null()
     int sk_X509_push(X509Stack *chain, X509 *x)

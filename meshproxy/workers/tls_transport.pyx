@@ -339,6 +339,8 @@ cdef class TlsTransport:
                 SSL_set_shutdown(self.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
             self.held = None
             self.tag.sessions = NULL
+        if self.info is not None and self.failure is not None:
+            self.info.transport_failure = self.failure
         Transport.shut(self, why, error)
 
     cdef int give_up(self, int why, int error) noexcept:
