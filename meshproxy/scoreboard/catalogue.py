@@ -182,7 +182,7 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("downstream_pre_cx_timeout", "sockets whose listener filters met the time limit"),
         _c("downstream_pre_cx_overflow", "sockets closed because too many waited for their first bytes"),
         _c("downstream_listener_filter_remote_close", "connections that the client closed while listener filters looked"),
-        _c("downstream_listener_filter_error", "connections that a listener filter refused"),
+        _c("downstream_listener_filter_error", "connections that ended by an error while listener filters looked"),
         _c("server_ssl_socket_factory.ssl_context_update_by_sds", "TLS contexts made anew because a secret changed"),
         _c("server_ssl_socket_factory.ssl_context_update_failed", "changed secrets that were refused; the TLS context before them stays"),
         _c("server_ssl_socket_factory.downstream_context_secrets_not_ready", "connections closed because a secret had not come yet"),

@@ -64,7 +64,7 @@ cdef class Waiting:
         while inspection is not None:
             newer = inspection.newer
             if close_idle and inspection.peek() <= 0:
-                inspection.drop(NO_CELL)
+                inspection.drop(NO_CELL)                 # it may have ended by an error already
             inspection = newer
         poison(self.loop.inbox, INBOX_BYTES)
 
@@ -199,10 +199,9 @@ cdef class Inspection:
             if listener_filter.wants_bytes(self.info):
                 if there < 0:
                     there = self.peek()
-                if there < 0:
-                    return
-                if there == 0:
-                    self.drop(LISTENER_DOWNSTREAM_LISTENER_FILTER_REMOTE_CLOSE)
+                if there <= 0:
+                    if there == 0:
+                        self.drop(LISTENER_DOWNSTREAM_LISTENER_FILTER_REMOTE_CLOSE)
                     return
                 seen = min(<size_t>there, listener_filter.most)
             said = listener_filter.look(self, inbox, seen, self.ended)
@@ -212,7 +211,7 @@ cdef class Inspection:
                 return
             if said == LOOK_REFUSED:
                 poison(inbox, INBOX_BYTES)
-                self.drop(LISTENER_DOWNSTREAM_LISTENER_FILTER_ERROR)
+                self.drop(NO_CELL)                       # the filter has counted why
                 return
             if self.taken:
                 recv(self.fd, inbox, self.taken, 0)      # they are there: they were seen
@@ -224,7 +223,7 @@ cdef class Inspection:
         self.finish()
 
     cdef ssize_t peek(self) except? -2:
-        """What has come, in the inbox; 0 = the peer's end, or an error; -1 = nothing yet."""
+        """What has come, in the inbox; 0 = the peer's end; -1 = nothing yet, or an error that has ended it."""
         cdef Loop loop = self.owner.loop
         cdef ssize_t there
         unpoison(loop.inbox, INBOX_BYTES)
@@ -236,7 +235,8 @@ cdef class Inspection:
         if errno == EINTR:
             loop.make_ready(self)
             return -1
-        return 0
+        self.drop(LISTENER_DOWNSTREAM_LISTENER_FILTER_ERROR)
+        return -1
 
     cdef void on_turn(self) except *:
         if self.fd >= 0:

@@ -297,7 +297,6 @@ def test_what_happened_is_counted(start: Callable[..., Proxy]) -> None:
         "proxy_proto.versions.v1.found": 1, "proxy_proto.versions.v2.found": 1,
         "proxy_proto.versions.v1.error": 1, "proxy_proto.versions.v2.error": 1, "proxy_proto.outer.not_found_allowed": 1,
         f"{proxy.ports['proxied']}.downstream_pre_cx_timeout": 1,
-        f"{proxy.ports['proxied']}.downstream_listener_filter_error": 2,
         f"{proxy.ports['mixed']}.downstream_pre_cx_active": 0,
     }.items():  # fmt: skip
         proxy.wait_counter(name, value)
