@@ -7,7 +7,10 @@ every worker has let go of it, is zeroed, and only then is given to another thin
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
+
+import msgspec
 
 from meshproxy.errors import TableFullError
 from meshproxy.model import (
@@ -16,6 +19,7 @@ from meshproxy.model import (
     ConnectionLimit,
     Endpoint,
     EndpointSet,
+    FilterChain,
     HttpConnectionManager,
     HttpInspector,
     Listener,
@@ -125,6 +129,7 @@ class BlockAllocator:
         ENDPOINTS    `host:<address>`
         ROUTE_TABLE  `vhost:<name>` for each virtual host with `stats`
         LISTENER     `listener`; `ssl` with TLS, `http2` with HTTP; `<kind>:<stat_prefix>` for each terminal and filter that counts;
+                     `bucket:<chain>:<filter>` for the tokens of each rate limit, which filters with one key share;
                      and the labels of `logs_of` with the number of an access log's sink, not a cell
 
         Raises TableFullError, and then nothing was taken.
@@ -261,6 +266,14 @@ _COUNTED: dict[type, tuple[str, BlockKind]] = {
 }
 
 
+def _bucket_name(listener: Listener, chain: FilterChain, at: int, row: LocalRateLimit) -> str:
+    """By key, or by what the chain is for and not by its place: where chains come and go, a chain that stays has its bucket still."""
+    if row.share_key:
+        return f"key {row.share_key}"
+    match = "default" if chain is listener.default_chain else hashlib.sha256(msgspec.msgpack.encode(chain.match)).hexdigest()[:16]
+    return f"{listener.name} {match} {at}"
+
+
 def _of_listener(listener: Listener) -> Wanted:
     yield "listener", (BlockKind.LISTENER.name, listener.stat_name)
     for row in listener.filters:
@@ -270,7 +283,10 @@ def _of_listener(listener: Listener) -> Wanted:
             yield "http_inspector", (BlockKind.HTTP_INSPECTOR.name, "")
         elif isinstance(row, ProxyProtocol):
             yield f"proxy_proto:{row.stat_prefix}", (BlockKind.PROXY_PROTO.name, f"{row.stat_prefix}." if row.stat_prefix else "")
-    for chain in listener.all_chains:
+    for place, chain in enumerate(listener.all_chains):
+        for at, row in enumerate(chain.filters):
+            if isinstance(row, LocalRateLimit):
+                yield f"bucket:{place}:{at}", (BlockKind.TOKEN_BUCKET.name, _bucket_name(listener, chain, at, row))
         if chain.tls is not None:
             yield "ssl", (BlockKind.LISTENER_SSL.name, listener.stat_name)
         if isinstance(chain.terminal, HttpConnectionManager):
@@ -293,4 +309,4 @@ _WANTED: dict[ResourceKind, Callable[..., Wanted]] = {
 
 
 def _cells_of(kind: BlockKind) -> int:
-    return -(-block_cells(kind) // CELLS_PER_LINE) * CELLS_PER_LINE
+    return -(-max(block_cells(kind), 1) // CELLS_PER_LINE) * CELLS_PER_LINE

@@ -42,6 +42,7 @@ class BlockKind(enum.Enum):
     PROXY_PROTO = "proxy_proto.{}"
     CONNECTION_LIMIT = "connection_limit.{}."
     LOCAL_RATE_LIMIT = "local_rate_limit.{}."
+    TOKEN_BUCKET = "token_bucket.{}."
     RBAC = "{}.rbac."
     VHOST = "vhost.{}."
     CLUSTER = "cluster.{}."
@@ -237,6 +238,7 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
     BlockKind.LOCAL_RATE_LIMIT: (
         _c("rate_limited", "connections refused for want of a token"),
     ),
+    BlockKind.TOKEN_BUCKET: (),                  # no metric: a line of memory that all workers take tokens from
     BlockKind.RBAC: (
         _c("allowed", "connections that passed"),
         _c("denied", "connections refused"),
@@ -411,7 +413,7 @@ def pxd() -> str:
     lines.append(f"    HISTOGRAM_BUCKETS = {HISTOGRAM_BUCKETS}")
     lines.append(f"    HISTOGRAM_CELLS = {HISTOGRAM_CELLS}")
     lines.append(f"    STATUS_CODE_COUNT = {len(STATUS_CODES)}")
-    for kind in BlockKind:
+    for kind in filter(CATALOGUE.__getitem__, BlockKind):
         lines += ["", "cdef enum:"]
         for at, row in offsets(kind):
             lines.append(f"    {kind.name}_{row.name.upper().replace('.', '_').replace('-', '_')} = {at}")

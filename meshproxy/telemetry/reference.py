@@ -46,6 +46,8 @@ def metrics_page() -> str:
         tags="\n".join(f"| `{kind.value.format('<name>')}*` | `{tag}` |" for kind, tag in THING_TAG.items() if "{}" in kind.value),
     )]
     for kind, rows in CATALOGUE.items():
+        if not rows:
+            continue
         prefix = kind.value.format("<name>")
         parts.append(f"\n## {prefix + '*' if prefix else 'Endpoints'}\n\n{_THINGS[kind]}\n\n{_METRICS_TABLE}")
         parts += [f"| `{prefix}{row.name}` | {row.type.value} | {row.help}{_unit(row.name, row.type)} |\n" for row in rows]

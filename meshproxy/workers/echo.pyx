@@ -1,19 +1,10 @@
-"""Terminals that need no endpoint: one sends back what comes, one sends the same to everybody."""
-
-from meshproxy.proxy.connection cimport ConnectionInfo
-from meshproxy.proxy.runtime cimport Protocol
-from meshproxy.workers.listener cimport Chain
-from meshproxy.workers.transport cimport Transport
+"""See the .pxd."""
 
 cdef enum:
     GRACE_MS = 10000                     # for each step of an end: a peer that takes nothing holds no connection for ever
 
 
-cdef class Echoing(Protocol):
-    cdef Chain chain
-    cdef Transport transport
-    cdef ConnectionInfo info
-
+cdef class Echoing:
     cdef void on_data(self, const char *data, size_t length) except *:
         cdef Transport transport = self.transport
         transport.write(data, length)
@@ -35,7 +26,7 @@ cdef class Echoing(Protocol):
         self.chain.closed(self.transport, self.info)
 
 
-cdef class EchoChain(Chain):
+cdef class EchoChain:
     def renew(self, model, terminal):
         self.model = model
 
@@ -43,10 +34,8 @@ cdef class EchoChain(Chain):
         begin(self, transport, info)
 
 
-cdef class ResponseChain(Chain):
+cdef class ResponseChain:
     """What the client sends is thrown away: closed over it, the connection would be reset, and the response lost."""
-
-    cdef bytes body
 
     def renew(self, model, terminal):
         self.model = model

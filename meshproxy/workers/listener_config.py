@@ -17,12 +17,13 @@ from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
 from meshproxy.workers.chain_match import chooser_of, looks_at_local
+from meshproxy.workers.connection_filters import asks_for_local, connection_filters
 from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.echo import EchoChain, ResponseChain
 from meshproxy.workers.http_chain import ExchangePool, HttpChain
 from meshproxy.workers.inspect import Destinations, Waiting
-from meshproxy.workers.listener import Chain
+from meshproxy.workers.listener import Chain, ConnectionFilter
 from meshproxy.workers.listener import Listener as LiveListener
 from meshproxy.workers.listener_filters import listener_filters_of
 from meshproxy.workers.loop import Loop
@@ -98,6 +99,9 @@ class Listeners:
         logs = {label: LogTarget(Format(log), blocks[label], log.min_status) for label, log in logs_of(model)}
         terminals = [self._terminal(model, chain, place, blocks, logs) for place, chain in enumerate(model.all_chains)]
         securities = self._securities(model, blocks)
+        passed = [
+            connection_filters(chain, place, self.loop, self.region, self.slot, blocks) for place, chain in enumerate(model.all_chains)
+        ]
 
         def swap() -> None:
             state = self.states.get(model.name)
@@ -107,13 +111,14 @@ class Listeners:
             places = blocks["listener"], blocks.get("ssl")
             same = old if state.places == places else {}
             chains = [
-                self._chain(same.get(_identity(chain)), chain, terminal, security, blocks)
-                for chain, terminal, security in zip(model.all_chains, terminals, securities, strict=True)
+                self._chain(same.get(_identity(chain)), chain, terminal, security, filters, blocks)
+                for chain, terminal, security, filters in zip(model.all_chains, terminals, securities, passed, strict=True)
             ]
             state.places = places
             state.live.count_in(self.region, self.slot, blocks["listener"])
-            filters = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
-            state.live.renew(model, chains, chooser_of(model, chains), filters, looks_at_local(model) or model.use_original_dst)
+            inspector = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
+            wants_local = looks_at_local(model) or asks_for_local(model) or model.use_original_dst
+            state.live.renew(model, chains, chooser_of(model, chains), inspector, wants_local)
             self.destinations.put(state.live)
             for chain in [chain for chain in old.values() if chain not in chains]:
                 chain.drain(False)
@@ -124,7 +129,8 @@ class Listeners:
         return swap
 
     def _chain(
-        self, old: Chain | None, model: FilterChain, terminal: Terminal, security: DownstreamSecurity | None, blocks: dict[str, int],
+        self, old: Chain | None, model: FilterChain, terminal: Terminal, security: DownstreamSecurity | None,
+        filters: list[ConnectionFilter], blocks: dict[str, int],
     ) -> Chain:
         """A chain of which only its terminal changed goes on: open connections of HTTP take the new settings with their next request."""
         if isinstance(old, HttpChain | TcpChain):
@@ -132,7 +138,7 @@ class Listeners:
         if old is not None:
             old.renew(model, terminal)
             return old
-        whole = (self.loop, model, self.region, self.slot, blocks["listener"], security, [])
+        whole = (self.loop, model, self.region, self.slot, blocks["listener"], security, filters)
         if isinstance(terminal, HttpConfig):
             return HttpChain(*whole, terminal, self.exchanges, self.http1, Http2Starter(self.region, self.slot, blocks["http2"]))
         if isinstance(terminal, TcpConfig):
