@@ -138,6 +138,7 @@ _CODES: dict[str, tuple[int, int, int]] = {
     **{
         f"{side}_{name}": (OP_TLS_TIME if name.endswith(("V_START", "V_END")) else OP_TLS, place, which)
         for which, side in enumerate(("DOWNSTREAM", "UPSTREAM")) for place, name in enumerate(TLS_TOLD)
+        if f"{side}_{name}" in OPERATORS
     },
 }
 """Of each operator: code, a, b."""

@@ -63,6 +63,11 @@ TLS_TOLD = {
     "LOCAL_OTHERNAME_SAN": "other names in our certificate",
 }
 """What is known of a TLS connection, by the operator's name without its side; in the order of `telemetry/facts.pxd`."""
+_NOT_UPSTREAM = frozenset(
+    """PEER_FINGERPRINT_256 PEER_FINGERPRINT_1 PEER_SERIAL PEER_CHAIN_FINGERPRINTS_256 PEER_CHAIN_FINGERPRINTS_1 PEER_CHAIN_SERIALS
+    PEER_EMAIL_SAN PEER_OTHERNAME_SAN LOCAL_SUBJECT LOCAL_EMAIL_SAN LOCAL_OTHERNAME_SAN""".split()
+)
+"""Envoy has no such operators of the connection to the endpoint."""
 
 OPERATORS: dict[str, OperatorRow] = {
     "START_TIME": _text("when the request's first byte came, in UTC", TIME),
@@ -124,6 +129,7 @@ OPERATORS: dict[str, OperatorRow] = {
     **{
         f"{side}_{name}": OperatorRow(TIME if name.endswith(("V_START", "V_END")) else NONE, False, f"{help} of the {who} connection")
         for side, who in (("DOWNSTREAM", "client's"), ("UPSTREAM", "endpoint's")) for name, help in TLS_TOLD.items()
+        if side == "DOWNSTREAM" or name not in _NOT_UPSTREAM
     },
     "HOSTNAME": _text("this machine's name"),
     "ENVIRONMENT": _text("an environment variable of the node", NAME),

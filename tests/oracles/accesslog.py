@@ -8,7 +8,7 @@ import time
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from meshproxy.telemetry.operators import DEFAULT_TIME, FLAGS, SPAN_POINTS, Operator, split_format
+from meshproxy.telemetry.operators import DEFAULT_TIME, FLAGS, SPAN_POINTS, TLS_TOLD, Operator, split_format
 
 Facts = dict[str, Any]
 Value = bytes | int | None
@@ -32,7 +32,8 @@ NUMBERS = {
 TEXTS = {
     "UPSTREAM_CLUSTER": "upstream_cluster", "UPSTREAM_CLUSTER_RAW": "upstream_cluster", "ROUTE_NAME": "route_name",
     "VIRTUAL_HOST_NAME": "virtual_host", "UPSTREAM_TRANSPORT_FAILURE_REASON": "upstream_failure_reason",
-    "CONNECTION_TERMINATION_DETAILS": "termination_details",
+    "CONNECTION_TERMINATION_DETAILS": "termination_details", "REQUESTED_SERVER_NAME": "server_name",
+    "TLS_JA3_FINGERPRINT": "ja3", "TLS_JA4_FINGERPRINT": "ja4", "DOWNSTREAM_TRANSPORT_FAILURE_REASON": "downstream_failure_reason",
 }
 ADDRESSES = {
     "DOWNSTREAM_REMOTE": "downstream_remote", "DOWNSTREAM_DIRECT_REMOTE": "downstream_direct_remote",
@@ -148,9 +149,13 @@ def _whole_value(facts: Facts, operator: Operator, hostname: str, environment: d
         set_flags = [names for bit, names in enumerate(FLAGS) if facts.get("flags", 0) >> bit & 1]
         return ",".join(names[name.endswith("LONG")] for names in set_flags).encode() or b"-"
     static = {"HOSTNAME": hostname, "ENVIRONMENT": environment.get(argument), "ACCESS_LOG_TYPE": "DownstreamEnd"}
-    if name in static or name == "REQUESTED_SERVER_NAME":
-        text = static.get(name)
+    if name in static:
+        text = static[name]
         return text.encode() if text is not None else None
+    side, _, told = name.partition("_")
+    if told in TLS_TOLD:
+        text = (facts.get(f"{side.lower()}_tls") or {}).get(told) or None
+        return time_text(argument or DEFAULT_TIME, int(text) * 1_000_000) if text and "_CERT_V_" in told else text
     return address_of(facts, name)
 
 

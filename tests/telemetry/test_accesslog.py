@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from meshproxy.model import AccessLog
 from meshproxy.model.telemetry import DEFAULT_FORMAT
 from meshproxy.telemetry.accesslog import Format
-from meshproxy.telemetry.operators import HEADERS, OPERATORS, SPAN
+from meshproxy.telemetry.operators import HEADERS, OPERATORS, SPAN, TLS_TOLD
 from tests.oracles import accesslog as oracle
 
 HOSTNAME, ENVIRONMENT = "vm-7", {"HOME": "/root"}
@@ -200,6 +200,12 @@ headers = st.lists(st.tuples(header_names, values), max_size=4)
 micros = st.integers(-1, 10_000_000)
 texts = st.one_of(st.none(), st.binary(min_size=1, max_size=10))
 addresses = st.one_of(st.none(), st.sampled_from([b"1.2.3.4:80", b"[::1]:4711", b"/run/s", b"/run/a:b", b"::", b"x:", b":1"]))
+told = st.one_of(
+    st.none(),
+    st.fixed_dictionaries(
+        {name: st.integers(0, 4_000_000_000).map(b"%d".__mod__) if "_CERT_V_" in name else texts for name in TLS_TOLD},
+    ),
+)
 facts = st.fixed_dictionaries(
     {
         "method": texts, "path": st.sampled_from([b"/", b"/a?x=1&y=%2f%zz%4", b"/a?x", b"/?x=&x=2", None]),
@@ -211,7 +217,8 @@ facts = st.fixed_dictionaries(
         "attempts": st.integers(0, 3), "connection_id": st.integers(0, 1 << 40), "minor_version": st.integers(0, 1), "code_details": texts,
         "termination_details": texts, "downstream_remote": addresses, "downstream_direct_remote": addresses, "downstream_local": addresses,
         "upstream_host": addresses, "upstream_local": addresses, "upstream_cluster": texts, "route_name": texts, "virtual_host": texts,
-        "upstream_failure_reason": texts, "request": st.one_of(st.none(), headers), "added_lines": headers.map(lines_of),
+        "upstream_failure_reason": texts, "downstream_failure_reason": texts, "server_name": texts, "ja3": texts, "ja4": texts,
+        "downstream_tls": told, "upstream_tls": told, "request": st.one_of(st.none(), headers), "added_lines": headers.map(lines_of),
         "response_lines": headers.map(lines_of), "trailer_lines": headers.map(lines_of),
     },
 )
@@ -229,7 +236,8 @@ def operators(draw: st.DrawFn) -> str:
         points = draw(st.tuples(*[st.sampled_from(list(oracle.POINTS))] * 2))
         return f"%{name}({points[0]}:{points[1]}:{draw(st.sampled_from(['ms', 'us', 'ns']))})%"
     choices = {
-        "START_TIME": TIMES, "EMIT_TIME": TIMES, "PATH": ["WQ", "NQ", "NQ:ORIG", "WQ:PATH"], "QUERY_PARAM": ["x", "y"],
+        "START_TIME": TIMES, "EMIT_TIME": TIMES, "DOWNSTREAM_PEER_CERT_V_START": TIMES, "UPSTREAM_PEER_CERT_V_END": TIMES,
+        "PATH": ["WQ", "NQ", "NQ:ORIG", "WQ:PATH"], "QUERY_PARAM": ["x", "y"],
         "ENVIRONMENT": ["HOME", "NO"], "RESPONSE_CODE_DETAILS": ["ALLOW_WHITESPACES", ""],
     }
     argument = draw(st.sampled_from(choices.get(name, [""])))

@@ -50,7 +50,7 @@ def test_a_format_is_text_and_operators() -> None:
         ("%QUERY_PARAMS(x)%", "Invalid QUERY_PARAMS option: 'x', only 'ORIG'/'DECODED' are allowed"),
         ("%COMMON_DURATION(X)%", "Invalid common duration configuration: X."),
         ("%COMMON_DURATION(DS_RX_BEG:DS_TX_END:m)%", "Invalid common duration precision: m."),
-        ("%DOWNSTREAM_TLS_VERSION%", "%DOWNSTREAM_TLS_VERSION% is not supported yet"),
+        ("%UPSTREAM_PEER_SERIAL%", "Not supported field in StreamInfo: UPSTREAM_PEER_SERIAL"),
         ("%DYNAMIC_METADATA(x)%", "%DYNAMIC_METADATA% is not supported yet"),
         ("%START_TIME(%E*S)%", "START_TIME(%E*S): of the extended conversions only %1f to %9f and %E0S to %E9S are supported"),
     ],
