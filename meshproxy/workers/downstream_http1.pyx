@@ -72,6 +72,10 @@ cdef class DownstreamHttp1(DownstreamStream):
         self.config.cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
         count_closed(self.config, why, self.loop.now_us - self.info.opened_us, exchange is not None)
         self.chain.closed(self.transport, self.info)
+        self.loop.count_buffered(-<int64_t>self.partial_capacity)
+        free(self.partial)
+        self.partial = NULL
+        self.partial_length = self.partial_capacity = 0
         if exchange is not None:
             exchange.on_downstream_gone()
 
@@ -142,6 +146,7 @@ cdef class DownstreamHttp1(DownstreamStream):
                 self.partial = held              # likely needed again by a client that pipelines
                 self.partial_capacity = capacity
             else:
+                self.loop.count_buffered(-<int64_t>capacity)
                 free(held)
 
     cdef void consume(self, const char *data, size_t length) except *:
@@ -338,6 +343,7 @@ cdef class DownstreamHttp1(DownstreamStream):
             grown = <char *>realloc(self.partial, need * 2)
             if grown == NULL:
                 raise MemoryError(f"no room for {need} bytes of a head")
+            self.loop.count_buffered(need * 2 - <int64_t>self.partial_capacity)
             self.partial = grown
             self.partial_capacity = need * 2
         memcpy(self.partial + self.partial_length, data, length)

@@ -194,6 +194,36 @@ def test_near_the_total_no_body_is_kept_for_a_retry(started: Callable[..., Node]
         assert origin.failures == []
 
 
+@pytest.mark.parametrize("sent", ["a head that is not whole", "requests ahead of an answer"])
+def test_what_clients_send_before_it_is_wanted_counts(started: Callable[..., Node], sent: str) -> None:
+    """Clients that each make the worker hold some tens of KiB, and there are many of them."""
+    may_answer = threading.Event()
+    large = get("/", "mesh.test", f"X-Large: {'x' * 40_000}")
+    data = large[:-2] if sent == "a head that is not whole" else get("/slow") + large
+
+    def script(connection: Connection, request: Request) -> None:
+        if request.target == "/slow":
+            may_answer.wait(PATIENCE_S)
+        connection.send(OK)
+
+    with Origin(script) as origin, contextlib.ExitStack() as held:
+        node = started(origin.port)
+        with Client(node.port) as early:
+            assert early.ask(get("/")).status == 200
+            clients: list[Client] = []
+            while not wait_until(lambda: held_bytes(node) > LIMIT_BYTES, 0.05):
+                assert len(clients) < 100, f"100 such clients, and the worker holds {held_bytes(node)} bytes"
+                clients.append(held.enter_context(Client(node.port)))
+                clients[-1].send(data)
+            assert early.ask(get("/")).status == 503
+            may_answer.set()
+            for client in clients:
+                client.close()
+
+            assert wait_until(lambda: held_bytes(node) == 0, PATIENCE_S)
+            assert early.ask(get("/")).status == 200
+
+
 def test_at_the_total_of_connections_new_ones_are_closed(started: Callable[..., Node]) -> None:
     with Origin() as origin, contextlib.ExitStack() as held:
         node = started(origin.port, "max_worker_connections: 5")
