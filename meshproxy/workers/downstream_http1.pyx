@@ -399,6 +399,8 @@ cdef class DownstreamHttp1(DownstreamStream):
                 else:
                     self.chunked = True
                     framing = FRAME_CHUNKED
+            elif end and head != NULL and head.content_length < 0 and status >= 200 and status not in (204, 304) and x.head.method != METHOD_HEAD:
+                lines_raw(&x.response_lines, b"content-length: 0\r\n", 19)     # HTTP/2 says by its framing that there is no body
             if x.head.minor_version == 0 and not self.close_after and x.head.length:
                 lines_raw(&x.response_lines, b"connection: keep-alive\r\n", 24)
         out = self.transport.compose((head.length if head != NULL else 0) + x.response_lines.length + COMPOSE_SLACK)
