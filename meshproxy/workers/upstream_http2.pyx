@@ -11,7 +11,9 @@ from meshproxy.proxy.lines cimport lines_add, lines_find, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.retry cimport retry_refused, retry_stale
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
-from meshproxy.scoreboard.cells cimport *
+from meshproxy.scoreboard.cells cimport (
+    CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY, CLUSTER_UPSTREAM_CX_HTTP2_TOTAL, CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT, CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR,
+)
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.pool cimport HostPool
