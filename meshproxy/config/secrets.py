@@ -89,8 +89,8 @@ class Secrets:
         self._made: dict[str, tuple[Secret, Path]] = {}
 
     def all(self) -> tuple[Secret, ...]:
-        """In the order in which they were named first."""
-        return tuple(secret for secret, _ in self._made.values())
+        """By name: in whichever order a file has them, the configuration is the same."""
+        return tuple(self._made[name][0] for name in sorted(self._made))
 
     def names(self, kind: type) -> list[str]:
         """Of the secrets of a kind, for `Problems.unresolved`."""

@@ -140,7 +140,9 @@ def test_config_dump_has_all_sections_and_no_secret(site: AdminSite) -> None:
     answer = site.ask("/config_dump")
     configs = {config["@type"].rpartition(".")[2]: config for config in answer.json()["configs"]}
 
-    assert set(configs) == {"BootstrapConfigDump", "ClustersConfigDump", "ListenersConfigDump", "RoutesConfigDump"}
+    assert set(configs) == {
+        "BootstrapConfigDump", "ClustersConfigDump", "ListenersConfigDump", "RoutesConfigDump", "SecretsConfigDump",
+    }
     assert [each["cluster"]["name"] for each in configs["ClustersConfigDump"]["static_clusters"]] == ["dns", "web"]
     manager = configs["ListenersConfigDump"]["static_listeners"][0]["listener"]["chains"][0]["terminal"]
     assert manager["filters"][0]["settings"] == {"password": "[redacted]", "mode": "strict"}

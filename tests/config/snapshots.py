@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import strategies as st
 
 from meshproxy.model import (
     AccessLog,
     Admin,
     Breakers,
+    ChainMatch,
     Cluster,
     DirectResponse,
     Endpoint,
@@ -16,6 +18,7 @@ from meshproxy.model import (
     HeaderMatch,
     HeaderMutations,
     HeaderValue,
+    Http2Settings,
     HttpConnectionManager,
     Listener,
     Node,
@@ -37,6 +40,7 @@ from meshproxy.model import (
     WeightedCluster,
 )
 from meshproxy.model.route import NO_MUTATIONS, QueryMatch
+from tests.config import transports
 
 words = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=8)
 odd_names = st.text(
@@ -91,7 +95,7 @@ def mutations() -> st.SearchStrategy[HeaderMutations]:
 def retries(draw: st.DrawFn) -> RetryPolicy:
     base = draw(st.sampled_from([0.001, 0.025, 0.5]))
     return RetryPolicy(
-        on=tuple(draw(st.lists(st.sampled_from(["5xx", "reset", "connect-failure", "retriable-status-codes"]), unique=True))),
+        on=draw(st.sampled_from([(), ("5xx",), ("reset", "connect-failure"), ("retriable-status-codes", "refused-stream", "unavailable")])),
         num_retries=draw(st.integers(0, 5)),
         per_try_timeout_s=draw(off_or_durations),
         retriable_status_codes=tuple(draw(st.lists(statuses, max_size=2))),
@@ -108,6 +112,7 @@ def paths() -> st.SearchStrategy[PathMatch]:
         st.builds(PathMatch, st.sampled_from(["prefix", "exact", "segment_prefix"]), text, st.booleans()),
         st.builds(PathMatch, st.just("regex"), regexes.filter(bool)),
         st.just(PathMatch("prefix", "/")),
+        st.just(PathMatch("connect", "")),
     )
 
 
@@ -137,6 +142,9 @@ def forwards(draw: st.DrawFn, clusters: list[str], prefix: bool) -> ForwardActio
         cluster_not_found_status=draw(st.sampled_from([503, 404, 500])),
         high_priority=draw(st.booleans()),
         upgrades=tuple(draw(st.dictionaries(st.sampled_from(["websocket", "h2c"]), st.booleans())).items()),
+        max_stream_duration_s=draw(st.one_of(st.none(), off_or_durations)),
+        grpc_timeout_max_s=draw(st.one_of(st.none(), off_or_durations)),
+        grpc_timeout_offset_s=draw(off_or_durations),
     )
 
 
@@ -241,8 +249,10 @@ def managers(draw: st.DrawFn, table: str, envoy: bool) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix=draw(words),
         route_table=table,
-        codec=draw(st.sampled_from(["auto", "http1"])),
-        filters=() if envoy else tuple(draw(st.lists(python, max_size=2))),
+        codec=draw(st.sampled_from(["auto", "http1", "http2"])),
+        http2=draw(transports.http2_settings(envoy, Http2Settings())),
+        client_cert_header=draw(transports.client_cert_headers),
+        filters=tuple(draw(st.lists(transports.http_filters if envoy else st.one_of(python, transports.http_filters), max_size=2))),
         access_logs=draw(access_logs(envoy)),
         server_name=draw(st.sampled_from(["envoy", "meshproxy", "x"])),
         server_header=draw(st.sampled_from(["overwrite", "append_if_absent", "pass_through"])),
@@ -284,15 +294,18 @@ def managers(draw: st.DrawFn, table: str, envoy: bool) -> HttpConnectionManager:
         max_headers=draw(st.integers(1, 1000)),
         max_body_bytes=0 if envoy else draw(sizes),
         max_requests_per_connection=draw(st.integers(0, 9)),
-        upgrades=draw(st.sampled_from([(), ("websocket",), ("websocket", "foo")])),
+        upgrades=draw(st.sampled_from([(), ("websocket",), ("websocket", "foo"), ("connect",)])),
         strip_port=draw(st.sampled_from(["none", "matching", "any"])),
         underscores_in_headers=draw(st.sampled_from(["allow", "reject", "drop"])),
     )
 
 
 @st.composite
-def clusters_of(draw: st.DrawFn, name: str) -> Cluster:
+def clusters_of(draw: st.DrawFn, name: str, envoy: bool) -> Cluster:
     named = draw(st.booleans())
+    protocol = draw(st.sampled_from(["http1", "http2", "downstream", "auto"]))
+    tls = draw(st.one_of(st.none(), transports.upstream_tls(protocol)) if protocol != "auto" else transports.upstream_tls(protocol))
+    plain = Cluster(name="").http2
     hosts = st.sampled_from(["web.example", "a_b", "10.0.0.9"]) if named else ips
     places: st.SearchStrategy = st.builds(SocketAddress, hosts, ports)
     if not named:
@@ -326,7 +339,38 @@ def clusters_of(draw: st.DrawFn, name: str) -> Cluster:
         alt_stat_name=draw(st.sampled_from(["", "other"])),
         panic_threshold_percent=draw(st.sampled_from([0.0, 33.3, 50.0])),
         tcp_keepalive=draw(st.booleans()),
+        protocol=protocol,
+        http2=plain if envoy and protocol == "http1" else draw(transports.http2_settings(envoy, plain)),
+        max_response_headers=draw(st.sampled_from([1, 100])),
+        tls=tls,
+        **draw(st.sampled_from([{}, {"proxy_protocol": "v1"}, {"proxy_protocol": "v2", "proxy_protocol_tlvs": None}])),
     )
+
+
+@st.composite
+def chains_of(
+    draw: st.DrawFn, listener: str, table: str, clusters: list[str], envoy: bool
+) -> tuple[tuple[FilterChain, ...], FilterChain | None]:
+    """One chain for all, the two of a permissive port, or several and one for the rest."""
+
+    def terminal(table: str) -> object:
+        other = transports.other_terminals(listener, clusters, access_logs(envoy))
+        return draw(managers(table, envoy) if draw(st.booleans()) else other)
+
+    kind = draw(st.sampled_from(["one", "permissive", "several", "default"]))
+    one = draw(transports.chain(terminal(table), listener, ChainMatch(), draw(st.sampled_from(["", "c"]))))
+    if kind == "one":
+        return (one,), None
+    if kind == "permissive":
+        secured = msgspec.structs.replace(one, name="", match=ChainMatch(transport_protocol="tls"), tls=draw(transports.downstream_tls()))
+        return (secured, msgspec.structs.replace(secured, match=ChainMatch(transport_protocol="raw_buffer"), tls=None)), None
+    if kind == "default":
+        return (), one
+    several = tuple(
+        draw(transports.chain(terminal(f"{table}/{index}"), listener, draw(transports.matches(index)), name))
+        for index, name in enumerate(draw(st.sampled_from([("", ""), ("c0", ""), ("c0", "c1")])))
+    )
+    return several, draw(st.one_of(st.none(), st.just(msgspec.structs.replace(one, name=""))))
 
 
 @st.composite
@@ -341,11 +385,21 @@ def snapshots(draw: st.DrawFn, envoy: bool = False) -> Snapshot:
             addresses = [PipeAddress(f"/run/l{index}.sock", draw(st.sampled_from([0, 0o660])))]
         v6 = any(isinstance(place, SocketAddress) and place.host == "::" for place in addresses)
         shared = not envoy and index > 0 and draw(st.booleans())
+        chains, default = draw(chains_of(name, names[0] if shared else name, clusters, envoy))
+        use_original_dst = draw(st.booleans())
         listeners.append(
             Listener(
                 name=name,
                 addresses=tuple(addresses),
-                chains=(FilterChain(terminal=draw(managers(names[0] if shared else name, envoy)), name=draw(st.sampled_from(["", "c"]))),),
+                chains=chains,
+                default_chain=default,
+                filters=draw(transports.filters_of(chains, use_original_dst)),
+                filters_timeout_s=draw(st.sampled_from([0.0, 15.0, 1.5])),
+                continue_on_filters_timeout=draw(st.booleans()),
+                use_original_dst=use_original_dst,
+                bind_to_port=draw(st.booleans()),
+                transparent=draw(st.booleans()),
+                access_logs=draw(access_logs(envoy)),
                 buffer_limit_bytes=draw(sizes),
                 backlog=draw(st.integers(1, 65535)),
                 max_connections=0 if envoy else draw(st.integers(0, 9)),
@@ -354,7 +408,9 @@ def snapshots(draw: st.DrawFn, envoy: bool = False) -> Snapshot:
                 stat_prefix=draw(st.sampled_from(["", "p"])),
             )
         )
-    used = list(dict.fromkeys(listener.chains[0].terminal.route_table for listener in listeners))
+    terminals = [chain.terminal for listener in listeners for chain in listener.all_chains]
+    used = list(dict.fromkeys(terminal.route_table for terminal in terminals if isinstance(terminal, HttpConnectionManager)))
+    made = [draw(clusters_of(name, envoy)) for name in clusters]
     sinks = [StatsSink(address=SocketAddress("10.1.1.1", 8125), prefix=draw(words))]
     if not envoy:
         sinks.append(StatsSink(address=SocketAddress("::1", 8125), transport="tcp", dialect="dogstatsd", max_datagram_bytes=9000))
@@ -367,7 +423,8 @@ def snapshots(draw: st.DrawFn, envoy: bool = False) -> Snapshot:
     return Snapshot(
         listeners=tuple(listeners),
         route_tables=tuple(draw(tables(name, clusters, envoy)) for name in used),
-        clusters=tuple(draw(clusters_of(name)) for name in clusters),
+        clusters=tuple(made),
+        secrets=transports.used_secrets(listeners, made),
         admin=draw(
             st.one_of(
                 st.none(),

@@ -185,8 +185,6 @@ def _trusted_ca(given: dict[str, Any], path: Path, translation: Translation, ori
     if ca is None and "system_root_certs" not in given:
         if crl is not None:
             translation.error((path, "crl"), "a list of what a CA revoked needs the CA. Add trusted_ca.")
-        if given.get("allow_expired_certificate"):
-            translation.error((path, "allow_expired_certificate"), "without a CA no certificate is too old. Add trusted_ca or remove this.")
         return ""
     return translation.problems.secrets.trusted_ca(
         ca, path, crl=crl, name=origin.name, sds=origin.sds, watched_directory=_watched(given, path, translation, origin)

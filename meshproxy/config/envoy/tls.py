@@ -213,8 +213,11 @@ def _validation(given: dict[str, Any], path: Path, translation: Translation) -> 
         if "default_validation_context" in both:
             default = validation_context(both["default_validation_context"], (place, "default_validation_context"), translation)
         made = merged(default, dynamic) if dynamic is not None else default
-    if made is not None and made.sans and not made.trusted_ca and not translation.problems.refused:
-        translation.error(path, "names are looked at in a chain that was verified. Add trusted_ca.")
+    if made is not None and not made.trusted_ca and not translation.problems.refused:
+        if made.sans:
+            translation.error(path, "names are looked at in a chain that was verified. Add trusted_ca.")
+        if made.allow_expired:
+            translation.error(path, "allow_expired_certificate: without a CA no certificate is too old. Add trusted_ca or remove it.")
     asks = made is not None and (made.trusted_ca or made.spki_pins or made.hashes or made.accept_untrusted)
     return made if asks else None
 

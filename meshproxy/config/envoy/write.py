@@ -24,7 +24,7 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
         "listeners": [listener(item, tables, secrets, lost) for item in snapshot.listeners],
         "clusters": [cluster(item, secrets, lost) for item in snapshot.clusters],
     }
-    put(data["static_resources"], "secrets", static_secrets(secrets))
+    put(data["static_resources"], "secrets", static_secrets(secrets, snapshot.listeners))
     stats = snapshot.stats
     if any(sink.tcp_cluster for sink in stats.sinks) and not (snapshot.node.id and snapshot.node.cluster):
         lost.append("node id and cluster: Envoy wants both for statsd by TCP; set them")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from meshproxy.config.envoy.write_messages import Data, cidr, content, put, typed
 from meshproxy.config.envoy.write_route import duration, string
@@ -14,6 +14,7 @@ from meshproxy.model import (
     Cluster,
     DownstreamTls,
     KeyLog,
+    Listener,
     PeerValidation,
     Secret,
     TicketKeys,
@@ -30,9 +31,14 @@ _SANS = {"email": "EMAIL", "dns": "DNS", "uri": "URI", "ip": "IP_ADDRESS", "othe
 Secrets = Mapping[str, Secret]
 
 
-def static_secrets(secrets: Secrets) -> list[Data]:
-    """Those that have a name of their own and no file of their own."""
-    return [secret_data(each) for each in secrets.values() if each.value is not None and not _is_inline(each) and not each.files.sds]
+def static_secrets(secrets: Secrets, listeners: Iterable[Listener]) -> list[Data]:
+    """Those that have a name of their own and no file of their own, and what stands beside them: a context has all or none by name."""
+    beside: set[str] = set()
+    for tls in (chain.tls for listener in listeners for chain in listener.all_chains if chain.tls is not None):
+        if not all(_in_place(name, secrets) for name in tls.certificates):
+            beside.update(tls.certificates)
+    listed = [each for each in secrets.values() if each.value is not None and not each.files.sds]
+    return [secret_data(each) for each in listed if not _is_inline(each) or each.name in beside]
 
 
 def secret_data(secret: Secret) -> Data:

@@ -9,14 +9,15 @@ import msgspec
 from meshproxy.config import tls_rules
 from meshproxy.config.native.actions import DIRECT, Targets
 from meshproxy.config.native.http import FILTER, HTTP
-from meshproxy.config.native.kinds import Duration, Flag, ListOf, Text, Whole, Word
+from meshproxy.config.native.kinds import Definitions, Duration, Flag, ListOf, Text, Whole, Word
 from meshproxy.config.native.route import ROUTE, VIRTUAL_HOST, check_hosts, hosts_of
-from meshproxy.config.native.rows import Row, Section, Values
-from meshproxy.config.native.secrets import Secured
+from meshproxy.config.native.rows import WRONG, Row, Section, Values
+from meshproxy.config.native.secrets import Content, Secured
 from meshproxy.config.native.tcp import CONNECTION_FILTER, TCP
 from meshproxy.config.native.telemetry import ACCESS_LOGS
 from meshproxy.config.native.tls import CIDRS, DOWNSTREAM_TLS, Draft
 from meshproxy.config.problems import Path, Problems
+from meshproxy.config.secrets import Part
 from meshproxy.model import (
     ChainMatch,
     Echo,
@@ -37,6 +38,26 @@ _ALPN = {"auto": ("h2", "http/1.1"), "http1": ("http/1.1",), "http2": ("h2",)}
 _ROUTES = ("routes", "virtual_hosts", "to", "respond")
 _OTHERS = ("tcp", "echo", "send")
 _OF_HTTP = {"http": "http", "http_filters": "filters", "route_table": "route_table"}
+
+class Body:
+    """Bytes: a text, or `{base64: ...}`."""
+
+    label = "text, or base64 below"
+    _base64 = Content()
+
+    def read(self, value: Any, path: Path, problems: Problems) -> Any:
+        if type(value) is str:
+            return value.encode()
+        made = self._base64.read(value, path, problems)
+        return made if made is WRONG else made.content
+
+    def write(self, value: bytes) -> Any:
+        written = self._base64.write(Part(value, "", None))
+        return written.get("inline", written)
+
+    def schema(self, definitions: Definitions) -> dict[str, Any]:
+        return self._base64.schema(definitions)
+
 
 MATCH = Section(
     "match",
@@ -69,7 +90,7 @@ CHAIN_ROWS = (
     Row("route_table", Text(), "The route table of this name; with routes written here it is their name."),
     Row("tcp", TCP, "Instead of HTTP: relay the bytes to a cluster."),
     Row("echo", Flag(), "Instead of HTTP: send back what comes.", default=False),
-    Row("send", Text(), "Instead of HTTP: send this text and close."),
+    Row("send", Body(), "Instead of HTTP: send this and close."),
     Row("tls", DOWNSTREAM_TLS, "TLS with clients.", shown_default="none"),
     Row("http", HTTP, "How HTTP is spoken with clients."),
     Row("filters", ListOf(FILTER), "What requests go through, in order.", "http_filters", default=(), shown_default="none"),
@@ -113,7 +134,7 @@ CHAIN = Section(
 
 def make_chain(values: Values, path: Path, problems: Problems, listener: str, table_name: str) -> Made | None:
     """The chain of a listener's name; `table_name` is that of routes that have none of their own."""
-    given = [word for word in (*_ROUTES, *_OTHERS) if values.get(word)] or [word for word in _ROUTES if word in values]
+    given = [word for word in (*_ROUTES, *_OTHERS) if values.get(word, False) is not False]
     if len(given) > 1:
         problems.error((path, given[1]), f'listener "{listener}": "{given[0]}" and "{given[1]}" are both given. Keep one.')
         return None
@@ -149,7 +170,7 @@ def make_chain(values: Values, path: Path, problems: Problems, listener: str, ta
 def _other(word: str, values: Values, listener: str) -> TcpProxy | Echo | NetworkDirectResponse:
     if word == "tcp":
         return TcpProxy(**{"stat_prefix": listener, "access_logs": values.get("access_logs", ()), **values["tcp"]})
-    return Echo() if word == "echo" else NetworkDirectResponse(body=values["send"].encode())
+    return Echo() if word == "echo" else NetworkDirectResponse(body=values["send"])
 
 
 def _http(
@@ -217,7 +238,7 @@ def split_chain(chain: FilterChain, table: RouteTable | None, listener: str, tab
     elif isinstance(terminal, Echo):
         values["echo"] = True
     else:
-        values["send"] = terminal.body.decode("utf-8", "replace")
+        values["send"] = terminal.body
     if chain.tls is not None:
         values["tls"] = (Draft(chain.tls, chain.tls.alpn != _ALPN.get(codec, ()), permissive), secured)
     return values

@@ -240,6 +240,7 @@ _RANGE = Cidr()
 RULE = Section(
     "rule",
     (
+        Row("any", Flag(), "Always met."),
         Row("all", ListOf(_Any(), least=1, single=False), "All of these."),
         Row("one_of", ListOf(_Any(), least=1, single=False), "One of these."),
         Row("not", _Any(), "Not this."),
@@ -255,7 +256,7 @@ RULE = Section(
     make=lambda values, path, problems: _make_rule(values, path, problems),
     split=lambda rule: _split_rule(rule),
     short=lambda value: {"any": True} if value == "any" else None,
-    shorten=lambda written: written or "any",
+    shorten=lambda written: "any" if "any" in written else written,
     short_schemas=({"const": "any"},),
     short_label="any",
 )
@@ -266,6 +267,10 @@ def _make_rule(values: Values, path: Path, problems: Problems) -> Any:
         problems.error(path, f"rule: give one condition, and not {len(values)}. Use all: [...] for several.")
         return WRONG
     (kind, value), = values.items()
+    if kind == "any":
+        if not value:
+            problems.error((path, kind), "false is never met. Write what is meant, with not: in front if need be.")
+        return Rule(kind=kind)
     if kind in _RULE_LISTS:
         return Rule(kind=kind, rules=value)
     if kind == "not":
@@ -279,7 +284,7 @@ def _make_rule(values: Values, path: Path, problems: Problems) -> Any:
 
 def _split_rule(rule: Rule) -> Values:
     if rule.kind == "any":
-        return {}
+        return {"any": True}
     if rule.kind in _RULE_LISTS:
         return {rule.kind: rule.rules}
     if rule.kind == "not":

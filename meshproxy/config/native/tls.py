@@ -373,7 +373,7 @@ UPSTREAM_TLS = Section(
             shown_default="true unless sans or pins are given"),
         Row("verify", Flag(), "false: whoever answers is trusted.", default=True),
         *_validation("ca", "Who signs the endpoints' certificates.", "system"),
-        *CERTIFICATE_ROWS[:-1],
+        *CERTIFICATE_ROWS,
         Row("certificate", Text(), "Instead of `cert` and `key`: the name of a secret.", default=""),
         *_params("1.2"),
         Row("alpn", ListOf(Text("protocol", tls_rules.alpn)), "Application protocols offered.", default=DERIVED,
