@@ -147,6 +147,9 @@ cdef class Http2Session:
     cdef uint8_t frame_type, frame_flags
     cdef int32_t frame_stream
     cdef bint frame_told                 # nghttp2 found it good
+    cdef uint32_t frame_length
+    cdef uint8_t front[4]                # of its payload, as far as `judge` wants it
+    cdef int front_got, front_wanted
     cdef HeadText *text                  # of the head that is being received, or was just told
     cdef bint text_open
     cdef int32_t highest_id              # of the peer's streams

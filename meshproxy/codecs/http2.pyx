@@ -193,6 +193,8 @@ cdef class Http2Session:
                 part = length - at if length - at < self.frame_left else self.frame_left
                 self.frame_left -= <uint32_t>part
                 at += part
+                if self.front_got < self.front_wanted and not look(self, <const uint8_t *>data + at - part, part):
+                    break
                 self.event = HTTP2_MORE
                 if not self.feed(<const uint8_t *>data + at - part, part):
                     break

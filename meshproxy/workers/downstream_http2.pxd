@@ -35,6 +35,7 @@ cdef class DownstreamHttp2(Protocol):
     cdef int64_t unsent_at               # when to look for answers that nobody takes
     cdef bint draining                   # GOAWAY was announced
     cdef bint gone_away                  # and said for good
+    cdef bint client_leaves              # it sent GOAWAY
     cdef bint leaving
 
     cdef void open(self) except *

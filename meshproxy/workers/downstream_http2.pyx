@@ -127,13 +127,15 @@ cdef class DownstreamHttp2(Protocol):
         cdef HeaderField *field = &head.fields[head.known[HEADER_HTTP2_SETTINGS]]
         cdef StreamState *s = self.session.upgrade(bytes + field.value_at, field.value_length, head.method)
         cdef Http2Stream stream
+        cdef Exchange exchange
         if s == NULL:
             return False
         stream = self.new_stream(s)
-        stream.exchange.load(bytes, head, self.loop.now_us)
-        stream.exchange.begin()
-        if stream.exchange is not None:
-            stream.exchange.on_request_end(NULL, 0)
+        exchange = stream.exchange
+        exchange.load(bytes, head, self.loop.now_us)
+        exchange.begin()
+        if stream.exchange is exchange:
+            exchange.on_request_end(NULL, 0)
         return True
 
     cdef void on_closed(self, int why, int error) except *:
@@ -150,6 +152,7 @@ cdef class DownstreamHttp2(Protocol):
         """The client is out of reach for all of them."""
         cdef StreamState *s
         cdef Http2Stream stream
+        cdef Exchange exchange
         while True:
             s = self.session.first
             while s != NULL and s.owner == NULL:
@@ -157,10 +160,11 @@ cdef class DownstreamHttp2(Protocol):
             if s == NULL:
                 return
             stream = <Http2Stream>s.owner
+            exchange = stream.exchange
             try:
-                stream.exchange.on_downstream_gone()
+                exchange.on_downstream_gone()
             except Exception:
-                self.loop.crash(stream.exchange)
+                self.loop.crash(exchange)
             if stream.state == s:
                 stream.release()
 
@@ -205,23 +209,25 @@ cdef class DownstreamHttp2(Protocol):
             self.arm()
         if session.wants_write():
             self.writer.touch()
-        if self.gone_away and self.active == 0:
+        if (self.gone_away or self.client_leaves) and self.active == 0:
             self.loop.make_ready(self.transport)     # it may have been the last window that an answer waited for
 
     cdef void handle(self, int event) except *:
         cdef Http2Session session = self.session
-        cdef Http2Stream stream
+        cdef Exchange exchange
         if event == HTTP2_HEAD:
             self.take_head()
         elif event == HTTP2_DATA:
             self.take_data()
         elif event == HTTP2_TRAILERS:
-            stream = <Http2Stream>session.stream.owner
-            stream.exchange.on_request_end(session.data, session.data_length)
+            exchange = (<Http2Stream>session.stream.owner).exchange
+            exchange.on_request_end(session.data, session.data_length)
         elif event == HTTP2_TOLD:
             self.tell(session.stream)
         elif event == HTTP2_PONG:
             self.on_pong()
+        elif event == HTTP2_GOAWAY:
+            self.client_leaves = True
 
     cdef void take_head(self) except *:
         cdef Http2Session session = self.session
@@ -339,12 +345,13 @@ cdef class DownstreamHttp2(Protocol):
             s = self.session.take_told()
         if self.session.failed and not self.leaving:
             self.fail()
-        elif self.gone_away and self.active == 0 and not self.leaving:
+        elif (self.gone_away or self.client_leaves) and self.active == 0 and not self.leaving:
             self.leave_when_sent()
 
     cdef void on_drained(self) except *:
         """The transport has room again: for all streams that have room as well."""
         cdef StreamState *s = self.session.first
+        cdef Exchange exchange
         cdef list waiting = []
         self.writer.on_drained()
         while s != NULL:
@@ -352,8 +359,9 @@ cdef class DownstreamHttp2(Protocol):
                 waiting.append(<Http2Stream>s.owner)
             s = s.next
         for stream in waiting:
-            if (<Http2Stream>stream).exchange is not None and (<Http2Stream>stream).connection is self:
-                (<Http2Stream>stream).exchange.on_downstream_drained()
+            exchange = (<Http2Stream>stream).exchange
+            if exchange is not None and (<Http2Stream>stream).connection is self:
+                exchange.on_downstream_drained()
 
     # -- time
 
@@ -531,6 +539,7 @@ cdef class Http2Stream(DownstreamStream):
 
     cdef void finish(self, Exchange x) except *:
         cdef DownstreamHttp2 connection = self.connection
+        cdef Exchange kept = x                   # ours may be the last reference
         cdef StreamState *s = self.state
         if s != NULL and not (s.end_given or s.reset or s.closed):
             connection.writer.touch()
@@ -548,11 +557,11 @@ cdef class Http2Stream(DownstreamStream):
         self.extended = False
         if len(connection.starter.free) < FREE_STREAMS:
             connection.starter.free.append(self)
-        connection.chain.exchanges.give(x)
+        connection.chain.exchanges.give(kept)
         connection.active -= 1
         if connection.active == 0 and connection.transport.fd >= 0 and not connection.leaving:
             connection.rest()
-            if connection.gone_away:
+            if connection.gone_away or connection.client_leaves:
                 connection.loop.make_ready(connection.transport)
 
     cdef void describe(self, Facts *facts) noexcept:
