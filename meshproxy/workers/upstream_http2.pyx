@@ -242,6 +242,8 @@ cdef class UpstreamHttp2(UpstreamConnection):
         self.ping_at_ms = self.next_ping_ms()
         self.writer.touch()
         self.pool.on_connected(self)
+        if self.transport.fd >= 0:
+            self.arm()
 
     cdef int64_t next_ping_ms(self) noexcept:
         """With jitter, so that the connections of a fleet do not ping as one."""

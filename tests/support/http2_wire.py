@@ -113,7 +113,9 @@ class Http2Wire:
             data += self.headers(stream, trailers, ends=True)
         self.send(data)
 
-    def request(self, stream: int, headers: Headers = (), body: bytes = b"", *, method: str = "GET", path: str = "/", ends: bool = True) -> None:
+    def request(
+        self, stream: int, headers: Headers = (), body: bytes = b"", *, method: str = "GET", path: str = "/", ends: bool = True,
+    ) -> None:
         """A request in one piece, or with `ends` false its beginning."""
         head = [(":method", method), (":scheme", "http"), (":path", path), (":authority", "test"), *headers]
         data = self.headers(stream, head, ends=ends and not body)
@@ -161,7 +163,10 @@ class Http2Wire:
 
     def head(self, stream: int | None = None) -> tuple[int, Headers, bool]:
         """The next head, of `stream` or of any: its stream, its fields, whether it ends the stream."""
-        got = self.until(lambda each: each.type == HEADERS and stream in (None, each.stream) or each.type == RST_STREAM and each.stream == stream)
+        def wanted(each: Frame) -> bool:
+            return (each.stream == stream and each.type in (HEADERS, RST_STREAM)) or (stream is None and each.type == HEADERS)
+
+        got = self.until(wanted)
         if got.type == RST_STREAM:
             raise ResetError(got.stream, got.code)
         headers, ends = self.heads[got.stream].pop(0)
