@@ -44,13 +44,13 @@ def cpu_seconds(pid: int) -> float:
     return ticks / TICKS_PER_S
 
 
-def drive(load: Load, port: int, seconds: float, cpus: set[int]) -> dict[str, float]:
+def drive(load: Load, port: int, seconds: float, cpus: set[int], scheme: str = "http") -> dict[str, float]:
     """Run wrk, pinned; what it saw, as load.lua prints it."""
     headers = [part for header in load.headers for part in ("-H", header)]
     services = str(load.routes if load.routes > 1 else 0)
     command = [
         program("wrk", "wrk"), "-t1", f"-c{load.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "10s", "-s", str(LUA), *headers,
-        f"http://127.0.0.1:{port}{load.path}", "--", services,
+        f"{scheme}://127.0.0.1:{port}{load.path}", "--", services,
     ]  # fmt: skip
     done = subprocess.run(
         ["taskset", "-c", ",".join(map(str, sorted(cpus))), *command],

@@ -45,6 +45,7 @@ cdef extern from "<openssl/ssl.h>":
     long SSL_CTX_set_mode(SSL_CTX *ctx, long mode)
     int SSL_CTX_set_min_proto_version(SSL_CTX *ctx, int version)
     int SSL_CTX_set_max_proto_version(SSL_CTX *ctx, int version)
+    int SSL_CTX_set_ciphersuites(SSL_CTX *ctx, const char *text)
     int SSL_CTX_set_cipher_list(SSL_CTX *ctx, const char *text)
     int SSL_CTX_set1_groups_list(SSL_CTX *ctx, const char *text)
     int SSL_CTX_set1_sigalgs_list(SSL_CTX *ctx, const char *text)

@@ -24,6 +24,8 @@ SERVER_CIPHERS = (
     "[ECDHE-ECDSA-AES128-GCM-SHA256|ECDHE-ECDSA-CHACHA20-POLY1305]", "[ECDHE-RSA-AES128-GCM-SHA256|ECDHE-RSA-CHACHA20-POLY1305]",
     "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
 )
+cdef bytes TLS13_CIPHERS = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+"""The order of BoringSSL, and so Envoy's; it is not configurable there either."""
 CURVES = ("X25519", "P-256")
 """Envoy's defaults, both."""
 VERSIONS = {"1.0": TLS1_VERSION, "1.1": TLS1_1_VERSION, "1.2": TLS1_2_VERSION, "1.3": TLS1_3_VERSION}
@@ -296,6 +298,7 @@ cdef set_common(SSL_CTX *ctx, TlsContext context, params, str newest, tuple ciph
     if any(["CHACHA20" in name for group in grouped if len(group) > 1 for name in group]):
         SSL_CTX_set_options(ctx, SSL_OP_PRIORITIZE_CHACHA)
     text = ":".join([name for group in grouped for name in group]).encode()
+    SSL_CTX_set_ciphersuites(ctx, TLS13_CIPHERS)
     if not SSL_CTX_set_cipher_list(ctx, text):
         ERR_clear_error()
         raise ValueError(f"none of the ciphers {', '.join(names)} is known")
