@@ -87,9 +87,5 @@ def _sans(certificate: x509.Certificate) -> Iterator[tuple[str, str]]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
         return
-    words: dict[type, str] = {
-        x509.DNSName: "dns", x509.UniformResourceIdentifier: "uri", x509.IPAddress: "ip_address",
-    }
-    for name in names:
-        if type(name) in words:
-            yield words[type(name)], str(name.value)
+    for kind, word in ((x509.DNSName, "dns"), (x509.UniformResourceIdentifier, "uri"), (x509.IPAddress, "ip_address")):
+        yield from ((word, str(name.value)) for name in names if isinstance(name, kind))

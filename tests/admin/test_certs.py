@@ -86,7 +86,7 @@ def test_certs(site: AdminSite, folder: Path) -> None:
     authority, = entry["ca_cert"]
 
     assert own["path"] == f"{folder}/a.pem"
-    assert own["subject_alt_names"] == [{"dns": "a.example"}, {"ip_address": "10.1.2.3"}, {"uri": "spiffe://mesh/a"}]
+    assert own["subject_alt_names"] == [{"dns": "a.example"}, {"uri": "spiffe://mesh/a"}, {"ip_address": "10.1.2.3"}]
     assert own["days_until_expiration"] == "100"
     assert own["ocsp_details"].keys() == {"valid_from", "expiration"}
     assert authority["path"] == f"{folder}/ca.pem"

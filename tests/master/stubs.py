@@ -35,7 +35,7 @@ from meshproxy.ipc.messages import (
     Sockets,
     Stop,
 )
-from meshproxy.model import EndpointSet, ResourceKind, Snapshot
+from meshproxy.model import EndpointSet, ResourceKind, Secret, Snapshot, TicketKeys
 from meshproxy.model.snapshot import pack
 
 READY = 2
@@ -197,7 +197,8 @@ class StubWorker:
 
 
 def run_agent(boot: AgentBoot) -> int:
-    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, any other word is an order to the master."""
+    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, `secret NAME` a
+    secret, any other word is an order to the master."""
     channel = Channel.from_fd(boot.channel_fd)
     admin = socket.socket(fileno=boot.admin_fd) if boot.admin_fd >= 0 else None
     channel.send(Ready(version=boot.version))
@@ -227,6 +228,10 @@ def run_agent(boot: AgentBoot) -> int:
             words = client.recv(100).decode().split()
             if words[0] == "put":
                 channel.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, words[1], EndpointSet(cluster=words[1]))))
+                client.close()
+            elif words[0] == "secret":
+                secret = Secret(name=words[1], value=TicketKeys(keys=(b"k" * 80,)))
+                channel.send(PutResource(resource=pack(ResourceKind.SECRET, words[1], secret)))
                 client.close()
             elif words[0] == "exit":
                 os._exit(int(words[1]))

@@ -1,5 +1,6 @@
 """Reloads of a real node: what changes, what stays, what is refused and how it is told."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import signal
 import msgspec
 import pytest
 
-from meshproxy.model import Node, SocketAddress
+from meshproxy.model import Node, Secret, SocketAddress, TicketKeys
 from tests.master.node import connect, listener, load, say, snapshot
 from tests.master.test_listeners import free_port
 
@@ -185,6 +186,27 @@ def test_endpoints_of_a_cluster_that_is_not_there_are_dropped(start) -> None:
     node.wait_line("configure 1.1 rows=4")
 
     assert say(node.port())
+
+
+def test_a_secret_that_changed_reaches_all_and_is_not_shown(start) -> None:
+    from msgspec.structs import replace
+
+    old = Secret(name="keys", value=TicketKeys(keys=(b"j" * 80,)))
+    node = start(replace(snapshot(listener("a")), secrets=(old,)), workers=1).ready()
+    node.wait_status(lambda seen: seen["agent"] and seen["agent"]["state"] == "READY")
+    admin = int(node.status()["admin"].rpartition(":")[2])
+    for name, version in (("keys", "1.1"), ("unknown", "1.2")):
+        with connect(admin) as agent:
+            agent.sendall(f"secret {name}\n".encode())
+            agent.recv(1)
+        node.wait_line(f"configure {version}")
+    told = node.ask("dump").body
+
+    assert say(node.port())[2] == "1.2"
+    assert b"unknown" not in told, "what no configuration has is dropped"
+    assert hashlib.sha256(b"k" * 80).hexdigest().encode() in told, "it is the new one"
+    assert b"k" * 80 not in told
+    assert b"j" * 80 not in told
 
 
 def test_settings_that_need_a_restart_are_named(start) -> None:
