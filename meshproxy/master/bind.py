@@ -13,6 +13,8 @@ from meshproxy.model import Address, PipeAddress, SocketAddress
 
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
+_IP_TRANSPARENT = 19
+_IPV6_TRANSPARENT = 75
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Wish:
     freebind: bool = False
     place: str = ""
     """File of the configuration, for messages."""
+    transparent: bool = False
+    """Take connections for addresses that the host does not have (TPROXY): needs CAP_NET_RAW or CAP_NET_ADMIN."""
 
 
 def bind(wish: Wish, shares_port: bool = False) -> tuple[int, Address]:
@@ -63,7 +67,7 @@ def refusal(wish: Wish, error: Exception) -> BindError:
     number = error.errno if isinstance(error, OSError) else 0
     cause = str(error) if not isinstance(error, OSError) or not error.strerror else error.strerror.lower()
     place = f" ({wish.place})" if wish.place else ""
-    return BindError(f"{wish.owner}: cannot bind {wish.address}: {cause}. {_remedy(wish.address, number)}{place}")
+    return BindError(f"{wish.owner}: cannot bind {wish.address}: {cause}. {_remedy(wish, number)}{place}")
 
 
 def is_live(path: str) -> bool:
@@ -94,8 +98,21 @@ def _unbound(wish: Wish, shares_port: bool) -> socket.socket:
         if wish.freebind:
             level, option = (socket.IPPROTO_IPV6, _IPV6_FREEBIND) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_FREEBIND)
             sock.setsockopt(level, option, 1)
+        try:
+            if wish.transparent:
+                set_transparent(sock, True)
+        except OSError:
+            sock.close()
+            raise
     sock.setblocking(False)
     return sock
+
+
+def set_transparent(sock: socket.socket, wanted: bool) -> None:
+    """On a TCP socket; what is accepted from it inherits it. Both families' options, as an IPv6 socket may have IPv4 clients."""
+    sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, wanted)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, wanted)
 
 
 def _bind_pipe(sock: socket.socket, address: PipeAddress) -> None:
@@ -127,11 +144,14 @@ def _is_stale(path: str) -> bool:
     return True
 
 
-def _remedy(address: Address, number: int) -> str:
+def _remedy(wish: Wish, number: int) -> str:
+    address = wish.address
     if number == errno.EADDRINUSE and isinstance(address, SocketAddress):
         return f"Stop who has it (`ss -ltnp 'sport = :{address.port}'` shows who) or use another port."
     if number == errno.EADDRINUSE:
         return f"Stop who listens there (`ss -lxp src {address}` shows who) or use another path."
+    if number == errno.EPERM and wish.transparent:
+        return "Grant CAP_NET_RAW, which a transparent listener needs, or leave transparent out."
     if number in (errno.EACCES, errno.EPERM) and isinstance(address, SocketAddress):
         return "Grant CAP_NET_BIND_SERVICE or use a port above 1023."
     if number in (errno.EACCES, errno.EPERM):

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from meshproxy.errors import BindError
 from meshproxy.ipc.frames import close_all
 from meshproxy.ipc.messages import ListenerRow, ListenerSocket
-from meshproxy.master.bind import Wish, bind, refuse_taken
+from meshproxy.master.bind import Wish, bind, refusal, refuse_taken, set_transparent
 from meshproxy.master.privileges import Identity, give
 from meshproxy.master.steering import Group
 from meshproxy.model import Address, Listener, PipeAddress, SocketAddress
@@ -62,6 +62,10 @@ class Bound:
                     sock.listen(wish.backlog)
         if isinstance(wish.address, PipeAddress) and wish.address.mode and not self.from_systemd and wish.address.path[0] != "@":
             os.chmod(wish.address.path, wish.address.mode)
+        if (former is not None and former.transparent) != wish.transparent and isinstance(wish.address, SocketAddress):
+            for fd in self.fds.values():
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    set_transparent(sock, wish.transparent)
 
     def close(self) -> None:
         close_all(self.fds.values())
@@ -195,6 +199,9 @@ class Bindings:
     def has_privileged_ports(self) -> bool:
         return any(isinstance(each.address, SocketAddress) and each.address.port < 1024 for each in self._bound.values())
 
+    def has_transparent(self) -> bool:
+        return any(each.wish is not None and each.wish.transparent for each in self._bound.values())
+
     def accept_queue(self, listeners: Iterable[Listener], lane: int) -> list[tuple[str, int, list[int]]]:
         """Takes what waits in the lane's own queues: (listener, address index, connections), none empty."""
         taken = []
@@ -208,14 +215,15 @@ class Bindings:
 
     def _wishes(self, listeners: Iterable[Listener]) -> Iterator[tuple[str, Wish]]:
         for listener in listeners:
-            for index, address in enumerate(listener.addresses):
+            for index, address in enumerate(listener.addresses if listener.bind_to_port else ()):
                 wish = Wish(
                     f'listener "{listener.name}"', address, listener.backlog, listener.ipv6_only, listener.freebind, self._place,
+                    listener.transparent,
                 )
                 yield key_of(listener, index), wish
 
     def _of(self, listener: Listener) -> list[tuple[int, Bound]]:
-        keys = enumerate(key_of(listener, index) for index in range(len(listener.addresses)))
+        keys = enumerate(key_of(listener, index) for index in range(len(listener.addresses) if listener.bind_to_port else 0))
         return [(index, self._bound[key]) for index, key in keys if key in self._bound]
 
     def _grouped(self) -> list[Bound]:
@@ -223,7 +231,10 @@ class Bindings:
 
     def _bind_one(self, key: str, wish: Wish) -> list[str]:
         if (bound := self._bound.get(key)) is not None:
-            bound.renew(wish)
+            try:
+                bound.renew(wish)
+            except OSError as error:
+                raise refusal(wish, error) from None
             return []
         if (fd := self._claim(wish.address)) is not None:
             self._bound[key] = Bound(key, _address_of(fd) or wish.address, {SHARED: fd}, None, True, wish)
@@ -271,7 +282,7 @@ def key_of(listener: Listener, index: int) -> str:
 
 def at(wish: Wish, address: Address) -> Wish:
     """The same wish for another address."""
-    return Wish(wish.owner, address, wish.backlog, wish.ipv6_only, wish.freebind, wish.place)
+    return replace(wish, address=address)
 
 
 def _address_of(fd: int) -> Address | None:

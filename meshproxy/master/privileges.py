@@ -1,8 +1,8 @@
 """Which user the node runs as, and which capabilities it keeps (capabilities(7), prctl(2)). Through libc: no package is needed for it.
 
 The master drops to `user` and `group` after it has bound everything. Of root's powers it keeps `CAP_NET_BIND_SERVICE` when a listener below
-1024 may have to be bound again, and `CAP_DAC_READ_SEARCH` only when the user cannot read the code or the configuration: without it every
-heir would die in its imports. Workers and the agent drop both, after their imports.
+1024 may have to be bound again, `CAP_NET_RAW` when a transparent one may, and `CAP_DAC_READ_SEARCH` only when the user cannot read the code
+or the configuration: without it every heir would die in its imports. Workers and the agent drop them, after their imports.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from meshproxy.errors import MeshproxyError
 
 CAP_DAC_READ_SEARCH = 2
 CAP_NET_BIND_SERVICE = 10
+CAP_NET_RAW = 13
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47

@@ -11,6 +11,7 @@ from meshproxy.errors import ConfigError, Problem
 from meshproxy.filters.python import Greenlets, PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Echo, FilterChain, HttpConnectionManager, Listener, NetworkDirectResponse, SocketAddress, TcpProxy
+from meshproxy.model.chain_match import overlap
 from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
 from meshproxy.scoreboard.blocks import logs_of
 from meshproxy.scoreboard.region import Region
@@ -96,6 +97,9 @@ class Listeners:
 
     def compile(self, model: Listener, blocks: dict[str, int], sockets: list[tuple[ListenerSocket, int]]) -> Swap:
         """All that can fail is done here; the swap cannot."""
+        if pair := overlap([chain.match for chain in model.chains]):
+            problem = f"filter chain {pair[1] + 1} matches the same connections as filter chain {pair[0] + 1}"
+            raise ConfigError([Problem(f'listener "{model.name}": {problem}. Change a match or remove one.')])
         logs = {label: LogTarget(Format(log), blocks[label], log.min_status) for label, log in logs_of(model)}
         terminals = [self._terminal(model, chain, place, blocks, logs) for place, chain in enumerate(model.all_chains)]
         securities = self._securities(model, blocks)

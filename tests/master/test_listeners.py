@@ -1,6 +1,7 @@
 """Real binds: who gets which socket, and what is said when there is none."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -283,3 +284,41 @@ print(os.path.exists(path))
 
     assert run.stdout.splitlines() == [f"[('a', True, 3), ('b', True, 4)] ['127.0.0.1:{stray_port}'] None", "True"]
     assert re.search("Traceback", run.stderr) is None
+
+
+def test_a_listener_that_is_not_bound_has_no_sockets(bindings: Bindings) -> None:
+    """Not even those of another listener on its address."""
+    bound = listener("a")
+    bindings.bind([bound])
+    address = SocketAddress("127.0.0.1", port_of(bindings, bound))
+    unbound = listener("b", address, bind_to_port=False)
+
+    assert bindings.bind([bound, unbound]) == []
+    assert bindings.sockets_of([unbound], 0) == []
+    assert bindings.rows([unbound]) == []
+    assert bindings.unwanted([bound, unbound]) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="IP_TRANSPARENT needs a capability")
+def test_transparent_sockets_and_the_change_to_them_and_back(bindings: Bindings) -> None:
+    def is_transparent(one) -> set[int]:
+        found = set()
+        for lane in (0, 1):
+            for _, fd in bindings.sockets_of([one], lane):
+                with socket.socket(fileno=os.dup(fd)) as sock:
+                    found.add(sock.getsockopt(socket.IPPROTO_IP, 19))
+        return found
+
+    bindings.bind([listener("a", transparent=True)])
+    assert is_transparent(listener("a")) == {1}
+    assert bindings.has_transparent()
+    bindings.bind([listener("a")])
+    assert is_transparent(listener("a")) == {0}
+    bindings.bind([listener("a", transparent=True)])
+    assert is_transparent(listener("a")) == {1}
+
+
+def test_what_a_transparent_listener_needs_is_told() -> None:
+    error = refusal(Wish('listener "a"', SocketAddress("::", 1), transparent=True), PermissionError(errno.EPERM, "Operation not permitted"))
+
+    assert str(error).endswith("operation not permitted. Grant CAP_NET_RAW, which a transparent listener needs, or leave transparent out.")
