@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import idle, report, rounds
-from bench.loads import ALL_LOADS, IDLE, LOADS, START
+from bench import changes, idle, report, rounds
+from bench.loads import ALL_LOADS, CHANGES, IDLE, LOADS, START
 from bench.stage import PEERS
 from tests.peers.process import PeerFailedError, PeerMissingError
 
@@ -31,9 +31,10 @@ def names(allowed: list[str]) -> Any:
 
 def arguments() -> argparse.Namespace:
     listed = "\n".join([
-        *(f"  {load.name:10} {load.about}" for load in LOADS.values()),
-        f"  {IDLE:10} memory of 10,000 idle keep-alive connections",
-        f"  {START:10} time to the first answer, memory of the idle tree with two workers",
+        *(f"  {load.name:16} {load.about}" for load in LOADS.values()),
+        f"  {IDLE:16} memory of 10,000 idle keep-alive connections",
+        f"  {START:16} time to the first answer, memory of the idle tree with two workers",
+        *(f"  {name:16} {about}" for name, about in CHANGES.items()),
     ])  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, epilog=f"loads:\n{listed}\n\npeers: {', '.join(PEERS)}",
@@ -61,6 +62,9 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         elif name == START:
             more[START] = idle.start(directory / START, options.peers, options.rounds)
             print(report.start_table(more[START]), end="\n\n", file=out, flush=True)
+        elif name in CHANGES:
+            more[name] = changes.run(directory / name, name, options.seconds, options.rounds, tell)
+            print(report.change_table(name, more[name]), end="\n\n", file=out, flush=True)
         else:
             measured[name] = rounds.run(directory / name, LOADS[name], options.peers, options.seconds, options.rounds, tell)
             print(report.load_table(name, measured[name]), end="\n\n", file=out, flush=True)

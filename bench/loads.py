@@ -58,4 +58,11 @@ LOADS = {
 }
 IDLE = "idle"
 START = "start"
-ALL_LOADS = [*LOADS, IDLE, START]
+CHANGES = {
+    "reload": "50 reloads of a small configuration, one a second and then without a pause, and an upgrade",
+    "big-reload": "`meshproxy reload` of 1,000 clusters and 10,000 routes in the native form",
+    "big-reload-envoy": "the same in Envoy's form",
+    "kill": "kill -9 of one of two workers, ten times",
+}
+"""Of meshproxy alone, with two workers under a steady load."""
+ALL_LOADS = [*LOADS, IDLE, START, *CHANGES]

@@ -6,9 +6,11 @@ import dataclasses
 import os
 import platform
 import subprocess
+from pathlib import Path
 from typing import Any
 
-from bench.loads import LOADS
+from bench.loads import CHANGES, LOADS
+from bench.phases import Changed
 from bench.rounds import Row
 from tests.peers.process import PeerMissingError, program
 
@@ -76,9 +78,27 @@ def start_table(measured: dict[str, dict[str, float]]) -> str:
     )
 
 
+def change_table(name: str, changed: Changed) -> str:
+    """A load that changes the node: its phases, what failed in them, and what else is to know of it."""
+    headings = ["phase", "s", "req/s", "failed", "p50 ms", "p99 ms", "(min-max)", "/before", "max ms"]
+    headings += ["direct p99 ms", "/before", "connects", "slowest ms", "elsewhere"]
+    lines = [
+        [
+            row.phase, f"{row.seconds:.1f}", f"{row.rate_per_s:,.0f}", str(row.failed), f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}",
+            f"{row.p99_spread[0]:.2f}-{row.p99_spread[1]:.2f}", f"{row.p99_ratio:.1f}", f"{row.max_ms:.1f}", f"{row.direct_p99_ms:.2f}",
+            f"{row.direct_ratio:.1f}", str(row.connects), f"{row.slowest_connect_ms:.1f}", f"{row.elsewhere:.2f}",
+        ]
+        for row in changed.phases
+    ]  # fmt: skip
+    failures = [f"failed in {row.phase!r}: {number} {what}" for row in changed.phases for what, number in row.failures.items()]
+    facts = [f"{fact} {', '.join(f'{value:g}' for value in values)}" for fact, values in changed.facts.items()]
+    return "\n".join([f"{name}: {CHANGES[name]}", table(headings, lines), *failures, *facts])
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    model = next((line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")  # noqa: SIM115
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(": ")[1].strip() for line in lines if line.startswith("model name")), "?")
     return {"kernel": platform.release(), "cpu": model, "processors": len(os.sched_getaffinity(0)), "versions": versions()}
 
 
@@ -101,5 +121,5 @@ def as_json(loads: dict[str, list[Row]], more: dict[str, Any], settings: dict[st
         "machine": machine(),
         "settings": settings,
         "loads": {name: [dataclasses.asdict(row) | ratios(rows, row) for row in rows] for name, rows in loads.items()},
-        **more,
+        **{name: dataclasses.asdict(found) if isinstance(found, Changed) else found for name, found in more.items()},
     }
