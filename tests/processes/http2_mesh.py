@@ -34,8 +34,11 @@ def http2(**settings: Any) -> dict[str, Any]:
 
 
 WINDOWS = ("initial_stream_window_size", "initial_connection_window_size")
+Kinds = dict[str, tuple[int, dict[str, Any]]]
+"""How many clusters of a kind, and their settings."""
+
 # Each test takes a cluster of its own, so that no connection of another is in its pool.
-KINDS: dict[str, tuple[int, dict[str, Any]]] = {
+KINDS: Kinds = {
     "plain": (64, http2()),
     "few": (4, http2(max_concurrent_streams=2)),
     "lone": (2, http2() | {"circuit_breakers": {"thresholds": [{"max_connections": 1, "max_pending_requests": 1, "max_requests": 3}]}}),
@@ -93,12 +96,12 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def running(directory: Path) -> Iterator[Mesh]:
+def running(directory: Path, kinds: Kinds = KINDS) -> Iterator[Mesh]:
     """A node with all places. At its end the scripts must have had nothing to complain of."""
     log = directory / "log"
     with contextlib.ExitStack() as stack:
-        origins = {f"{kind}-{n}": stack.enter_context(http2_origin(echo)) for kind, (count, _) in KINDS.items() for n in range(count)}
-        clusters = [bootstrap.cluster(name, origin.port, **KINDS[name.split("-")[0]][1]) for name, origin in origins.items()]
+        origins = {f"{kind}-{n}": stack.enter_context(http2_origin(echo)) for kind, (count, _) in kinds.items() for n in range(count)}
+        clusters = [bootstrap.cluster(name, origin.port, **kinds[name.split("-")[0]][1]) for name, origin in origins.items()]
         routes = [bootstrap.route(f"/{name}/", _action(name)) for name in origins]
         manager = {
             "access_log": [bootstrap.file_log(str(log), LOG)],
