@@ -162,7 +162,7 @@ def _look(secret: Secret, stamp: Stamp) -> Found | None:
     if read == secret or read.value is None:
         return Found(secret.name, now, None)
     told: dict[bool, list[str]] = {False: [], True: []}
-    for found in findings(read.value, unix_s()):
+    for found in findings(read.value, read.files, unix_s()):
         file = file_of(read.files, found.part)
         told[found.harmless].append(f'"{file}": {found.text}' if file else found.text)
     return Found(secret.name, now, read, "; ".join(told[False]), "; ".join(told[True]))

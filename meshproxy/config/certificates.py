@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import ocsp
 
 from meshproxy.config.secrets import TICKET_KEY_BYTES
-from meshproxy.model import Certificate, TicketKeys, TrustedCa
+from meshproxy.model import Certificate, SecretFiles, TicketKeys, TrustedCa
 
 SOON_DAYS = 30
 """A certificate that ends sooner is told of: half of what is left when a 90 day certificate should have been renewed."""
@@ -36,13 +36,22 @@ class Finding(NamedTuple):
     harmless: bool = False
 
 
-def findings(value: Certificate | TrustedCa | TicketKeys, now_s: float) -> list[Finding]:
-    """All that is wrong at a time (Unix seconds), in the order of reading."""
+def findings(value: Certificate | TrustedCa | TicketKeys, files: SecretFiles, now_s: float) -> list[Finding]:
+    """All that is wrong at a time (Unix seconds), in the order of reading. `files` are those that the value is from."""
+    if empty := [Finding(part, "the file is empty. Write it again, or remove the setting.") for part in _empty(value, files)]:
+        return empty
     if isinstance(value, Certificate):
         return list(_certificate(value, now_s))
     if isinstance(value, TrustedCa):
         return list(_trusted_ca(value, now_s))
     return list(_ticket_keys(value))
+
+
+def _empty(value: Certificate | TrustedCa | TicketKeys, files: SecretFiles) -> Iterator[str]:
+    """Parts that a file is named for and that are not there: they must not be taken for parts that nobody asked for."""
+    for part, field in (("ocsp_staple", "ocsp_staple"), ("ca", "pem"), ("crl", "crl_pem")):
+        if getattr(files, part) and not getattr(value, field, b""):
+            yield part
 
 
 def chain_of(pem: bytes) -> list[x509.Certificate]:

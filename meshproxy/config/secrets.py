@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshproxy.clock import unix_s
@@ -27,11 +27,13 @@ Value = Certificate | TrustedCa | TicketKeys
 
 
 class Part(NamedTuple):
-    """A piece of a secret, read: its bytes, the file that they are from (absolute; "" = inline), and where the configuration says so."""
+    """A piece of a secret, read: its bytes, the file that they are from (absolute; "" = inline), and where the configuration says so.
+    `unread`: a problem with it was told."""
 
     content: bytes
     file: str
     path: Path
+    unread: bool = False
 
 
 class Unreadable(Exception):
@@ -99,14 +101,14 @@ class Secrets:
     def get(self, name: str) -> Secret | None:
         return self._made[name][0] if name in self._made else None
 
-    def read(self, file: str, base: str, path: Path) -> Part | None:
-        """A file, relative to the folder `base`; None after a problem was told."""
+    def read(self, file: str, base: str, path: Path) -> Part:
+        """A file, relative to the folder `base`."""
         absolute = os.path.abspath(os.path.join(base, file))
         try:
             return Part(read_file(absolute), absolute, path)
         except Unreadable as error:
             self._problems.error(path, str(error))
-            return None
+            return Part(b"", absolute, path, unread=True)
 
     def certificate(
         self, chain: Part, key: Part, path: Path, *, passphrase: Part | None = None, ocsp_staple: Part | None = None, name: str = "",
@@ -121,9 +123,8 @@ class Secrets:
             chain=chain.file, key=key.file, passphrase=passphrase.file if passphrase else "",
             ocsp_staple=ocsp_staple.file if ocsp_staple else "", watched_directory=watched_directory, sds=sds,
         )
-        places = {"chain": chain.path, "key": key.path}
-        places.update({word: part.path for word, part in (("passphrase", passphrase), ("ocsp_staple", ocsp_staple)) if part})
-        return self._put(name, value, files, path, places)
+        parts = {"chain": chain, "key": key, "passphrase": passphrase, "ocsp_staple": ocsp_staple}
+        return self._put(name, value, files, path, parts)
 
     def trusted_ca(
         self, ca: Part | None, path: Path, *, crl: Part | None = None, name: str = "", watched_directory: str = "", sds: str = ""
@@ -131,17 +132,17 @@ class Secrets:
         """CAs and what they revoked; without `ca` the system's own."""
         value = TrustedCa(pem=ca.content if ca else b"", crl_pem=crl.content if crl else b"")
         files = SecretFiles(ca=ca.file if ca else "", crl=crl.file if crl else "", watched_directory=watched_directory, sds=sds)
-        places = {word: part.path for word, part in (("ca", ca), ("crl", crl)) if part}
-        if ca is not None and not ca.content:
-            self._problems.error(ca.path, "it has no certificate. Name a file with CA certificates in PEM form.")
-        return self._put(name, value, files, path, places)
+        if ca is not None and not ca.content and not ca.file:
+            # Bytes of nothing stand for the system's own.
+            self._problems.error(ca.path, "it is empty. Give CA certificates in PEM form.")
+        return self._put(name, value, files, path, {"ca": ca, "crl": crl})
 
     def ticket_keys(self, keys: list[Part], path: Path, *, name: str = "", sds: str = "") -> str:
         """Session ticket keys."""
         value = TicketKeys(keys=tuple(part.content for part in keys))
         named = tuple(part.file for part in keys)
-        places = {f"ticket_keys[{index}]": part.path for index, part in enumerate(keys)}
-        return self._put(name, value, SecretFiles(ticket_keys=named if any(named) else (), sds=sds), path, places)
+        parts = {f"ticket_keys[{index}]": part for index, part in enumerate(keys)}
+        return self._put(name, value, SecretFiles(ticket_keys=named if any(named) else (), sds=sds), path, parts)
 
     def refer(self, kind: type, name: str, path: Path) -> str:
         """The field at `path` names a secret that may be defined further down."""
@@ -153,7 +154,7 @@ class Secrets:
         for kind, word in KINDS.items():
             self._problems.unresolved(word, self.names(kind), remedy)
 
-    def _put(self, name: str, value: Value, files: SecretFiles, path: Path, places: dict[str, Path]) -> str:
+    def _put(self, name: str, value: Value, files: SecretFiles, path: Path, parts: Mapping[str, Part | None]) -> str:
         secret = Secret(name=name or derived_name(value, files), value=value, files=files)
         if secret.name in self._made:
             other, _ = self._made[secret.name]
@@ -161,12 +162,15 @@ class Secrets:
                 self._problems.error(path, f'secret "{secret.name}" is defined twice. Rename or remove one.')
             return secret.name
         self._made[secret.name] = (secret, path)
+        if any(part is not None and part.unread for part in parts.values()):
+            return secret.name
         # Not at the top: a configuration without secrets does without the library.
         from meshproxy.config.certificates import findings
 
-        for found in findings(value, unix_s()):
+        for found in findings(value, files, unix_s()):
             tell = self._problems.warning if found.harmless else self._problems.error
-            tell(places.get(found.part, path), _located(found.text, files, found.part))
+            part = parts.get(found.part)
+            tell(part.path if part is not None else path, _located(found.text, files, found.part))
         return secret.name
 
 

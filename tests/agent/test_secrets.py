@@ -151,6 +151,19 @@ def test_files_that_are_no_certificates(scene: Scene, content: bytes | None, wor
     assert words in scene.journal.lines[0]
 
 
+@pytest.mark.parametrize("name", ["ca.pem", "crl.pem"])
+def test_a_file_that_was_emptied_turns_no_check_off(scene: Scene, name: str) -> None:
+    scene.put_file("ca.pem", scene.authority.pem)
+    scene.put_file("crl.pem", scene.authority.crl())
+    scene.load("clusters: {{c: {{endpoints: 'c:1', tls: {{ca: {folder}/ca.pem, crl: {folder}/crl.pem}}}}}}")
+    scene.look()
+    scene.put_file(name, b"")
+    scene.look(2)
+
+    assert scene.published == []
+    assert "the file is empty" in scene.journal.lines[0]
+
+
 def test_an_expired_certificate_does_not_take_the_place_of_a_good_one(scene: Scene) -> None:
     scene.load()
     scene.look()

@@ -24,8 +24,7 @@ class Content:
     def read(self, value: Any, path: Path, problems: Problems) -> Any:
         if type(value) is str and value:
             place, _ = keys_of(path)
-            part = problems.secrets.read(value, os.path.dirname(place.file), path)
-            return part if part is not None else WRONG
+            return problems.secrets.read(value, os.path.dirname(place.file), path)
         if type(value) is dict and len(value) == 1:
             (word, text), = value.items()
             if word == "inline" and type(text) is str:
