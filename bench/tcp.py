@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench.measure import cpu_seconds
 from bench.report import table
@@ -26,7 +25,6 @@ from tests.peers.process import Peer, PeerFailedError, PeerMissingError, free_po
 from tests.support.processes import Node
 
 SOURCE = Path(__file__).with_suffix(".c")
-TCP_PROXY = f"{bootstrap.TYPES}.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 SLACK_S = 20
 
 
@@ -136,18 +134,11 @@ stream {{
         return [self.port]
 
 
-def listener(name: str, port: int, cluster: str, **settings: Any) -> dict[str, Any]:
-    """A listener of Envoy's that relays to a cluster."""
-    config = {"@type": TCP_PROXY, "stat_prefix": name, "cluster": cluster, **settings}
-    chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": config}]}
-    return {"name": name, "address": bootstrap.address(port), "filter_chains": [chain]}
-
-
 def _envoy(directory: Path, origin: int, cpus: set[int]) -> Peer:
     ports = free_ports(2)
     limits = {"thresholds": [{"max_connections": 20000}]}
     config = bootstrap.bootstrap(
-        [listener("relay", ports[0], "origin")], [bootstrap.cluster("origin", origin, circuit_breakers=limits)], ports[1],
+        [bootstrap.tcp_listener("relay", ports[0], "origin")], [bootstrap.cluster("origin", origin, circuit_breakers=limits)], ports[1],
     )
     return Envoy(directory, config, ports, cpus=cpus)
 

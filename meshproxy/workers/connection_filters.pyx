@@ -17,7 +17,6 @@ cdef enum:
     ACTION_ALLOW = 0
     ACTION_DENY
     ACTION_LOG
-    LONGEST_NS = 1 << 62                 # of a bucket: 146 years of tokens are enough
 
 cdef enum:
     RULE_ANY = 0
@@ -31,6 +30,8 @@ cdef enum:
     RULE_DIRECT_REMOTE_IP
     RULE_AUTHENTICATED
 
+LONGEST_NS = 2**62
+"""Of a bucket: 146 years of tokens are enough, and more would not fit its cell."""
 KINDS = {
     "any": RULE_ANY, "all": RULE_ALL, "one_of": RULE_ONE_OF, "not": RULE_NOT, "destination_ip": RULE_DESTINATION_IP,
     "destination_port": RULE_DESTINATION_PORT, "server_name": RULE_SERVER_NAME, "source_ip": RULE_REMOTE_IP, "remote_ip": RULE_REMOTE_IP,

@@ -27,6 +27,7 @@ cdef class TcpConfig:
     cdef int max_connect_attempts
     cdef int64_t idle_timeout_ms, max_duration_ms, log_interval_ms
     cdef bint log_connected
+    cdef bint tells_tls                  # a log asks for what TLS handshakes told
 
 cdef class TcpChain(Chain):
     cdef readonly TcpConfig config

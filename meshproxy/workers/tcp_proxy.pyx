@@ -4,7 +4,8 @@ import os
 
 from libc.string cimport memcpy, memset, strlen
 from meshproxy.balance.cluster cimport SHARE_CONNECTIONS
-from meshproxy.proxy.record cimport write_lines
+from meshproxy.proxy.exchange cimport LogTarget
+from meshproxy.proxy.record cimport describe_tls, write_lines
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
@@ -41,6 +42,7 @@ cdef class TcpConfig:
         self.names = tuple(cluster.name for cluster in model.clusters)
         self.weights = tuple(weights)
         self.logs = logs or None
+        self.tells_tls = any([(<LogTarget>log).format.tells_tls for log in logs])
         self.ring = region.ring(slot)
         self.cells = region.page(slot) + cell
         self.buffer_limit = buffer_limit
@@ -350,6 +352,7 @@ cdef class TcpConnection:
         set_text(&facts.listener, self.config.listener)
         set_text(&facts.upstream_failure_reason, self.failure)
         set_text(&facts.termination_details, self.termination)
+        describe_tls(self.info, &facts, self.config.tells_tls)
         write_lines(self.config.logs, self.config.ring, &facts, 1000, self.loop)
 
     cdef size_t put_remote(self, char *out) noexcept:

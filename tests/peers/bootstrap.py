@@ -8,6 +8,7 @@ from tests.peers.scene import Scene
 
 TYPES = "type.googleapis.com/envoy"
 HTTP_MANAGER = f"{TYPES}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+TCP_PROXY = f"{TYPES}.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 ROUTER = f"{TYPES}.extensions.filters.http.router.v3.Router"
 FILE_LOG = f"{TYPES}.extensions.access_loggers.file.v3.FileAccessLog"
 STATSD = f"{TYPES}.config.metrics.v3.StatsdSink"
@@ -53,6 +54,14 @@ def http_listener(name: str, port: int, virtual_hosts: list[Json], **manager: An
         **manager,
     }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": config}]}
+    return {"name": name, "address": address(port), "filter_chains": [chain]}
+
+
+def tcp_listener(name: str, port: int, cluster: str | Json, filters: list[Json] | None = None, **proxy: Any) -> Json:
+    """A listener that relays to the cluster of that name, or to what a TCP proxy's fields say; `filters` come before the relay."""
+    target = {"cluster": cluster} if isinstance(cluster, str) else cluster
+    config = {"@type": TCP_PROXY, "stat_prefix": name, **target, **proxy}
+    chain = {"filters": [*(filters or []), {"name": "envoy.filters.network.tcp_proxy", "typed_config": config}]}
     return {"name": name, "address": address(port), "filter_chains": [chain]}
 
 

@@ -6,25 +6,29 @@ from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
+from meshproxy.workers.connection_filters import finds_policy, try_bucket
 
 from meshproxy.model import Policy, RbacRules, Rule
 from meshproxy.model.route import StringMatch
 from meshproxy.scoreboard.region import Region
-from meshproxy.workers.connection_filters import finds_policy, try_bucket
 from tests.oracles import rbac
 from tests.oracles.rbac import Connection, Peer
 
-ADDRESSES = st.sampled_from(["", "10.1.2.3:80", "10.1.3.255:8080", "127.0.0.1:0", "[2001:db8::1]:443", "[::]:1", "[::1]:65535", "255.255.255.255:80"])
-RANGES = st.sampled_from(
-    ["10.1.2.0/24", "10.1.2.3/23", "10.0.0.0/8", "0.0.0.0/0", "127.0.0.1/32", "::/0", "2001:db8::/33", "::1/128", "::ffff:0:0/96", "255.255.255.254/31"]
-)
+ADDRESSES = st.sampled_from([
+    "", "10.1.2.3:80", "10.1.3.255:8080", "127.0.0.1:0", "[2001:db8::1]:443", "[::]:1", "[::1]:65535", "255.255.255.255:80",
+])
+RANGES = st.sampled_from([
+    "10.1.2.0/24", "10.1.2.3/23", "10.0.0.0/8", "0.0.0.0/0", "127.0.0.1/32", "::/0", "2001:db8::/33", "::1/128", "::ffff:0:0/96",
+    "255.255.255.254/31",
+])
 NAMES = st.sampled_from(["", "a", "web.test", "spiffe://mesh/web", "CN=web,O=Test"])
 MATCHES = st.builds(
-    StringMatch, kind=st.sampled_from(["exact", "prefix", "suffix", "contains"]), value=st.sampled_from(["a", "web", ".test", "spiffe://mesh/web", "CN=web"]),
-    ignore_case=st.booleans(),
+    StringMatch, kind=st.sampled_from(["exact", "prefix", "suffix", "contains"]),
+    value=st.sampled_from(["a", "web", ".test", "spiffe://mesh/web", "CN=web"]), ignore_case=st.booleans(),
 ) | st.builds(StringMatch, kind=st.just("regex"), value=st.sampled_from([".*", "[a-z.]+", "spiffe://.*/web"]))
 PEERS = st.none() | st.builds(
-    Peer, verified=st.booleans(), uri_sans=st.lists(NAMES, max_size=2).map(tuple), dns_sans=st.lists(NAMES, max_size=2).map(tuple), subject=NAMES,
+    Peer, verified=st.booleans(), uri_sans=st.lists(NAMES, max_size=2).map(tuple), dns_sans=st.lists(NAMES, max_size=2).map(tuple),
+    subject=NAMES,
 )
 CONNECTIONS = st.builds(Connection, remote=ADDRESSES, direct_remote=ADDRESSES, local=ADDRESSES, sni=NAMES, peer=PEERS)
 LEAVES = st.one_of(
