@@ -74,6 +74,30 @@ cdef class FilterRunner:
     cdef bint run(self, Exchange exchange) except *
     cdef void cancel(self, Exchange exchange) except *
 
+cdef class FilterMaker:
+    """A compiled filter as it is configured."""
+    # Its part in an exchange; None: it does not care about this request.
+    cdef StreamFilter make(self, Exchange exchange)
+
+cdef class StreamFilter:
+    """A compiled filter's part in one exchange, both ways. It does not wait. What it does not keep goes to its neighbour, `upward` to the
+    upstream or `downward` to the client; the base's steps just do that. Filters stand in the order of the configuration, the client first.
+    """
+    cdef Exchange exchange
+    cdef StreamFilter upward, downward
+    # Before routing: fields may be dropped and `request_lines` added, or the exchange answered.
+    cdef void on_request_head(self) except *
+    cdef void on_request_data(self, const char *data, size_t length) except *
+    cdef void on_request_end(self, const char *trailers, size_t length) except *
+    # Fields may be dropped and `response_lines` added.
+    cdef void on_response_head(self, const char *bytes, Head *head, bint end) except *
+    cdef void on_response_data(self, const char *data, size_t length) except *
+    cdef void on_response_end(self, const char *trailers, size_t length) except *
+    # An answer of our own goes out: `response_lines` may be edited.
+    cdef void on_answer(self) except *
+    # The exchange is over, however it ended; before it is logged.
+    cdef void on_complete(self) except *
+
 cdef class RouterSlot:
     """Where a connection manager finds its route table: one pointer, swapped when the table changes."""
     cdef readonly Router router
@@ -89,7 +113,8 @@ cdef class HttpConfig:
     cdef readonly object model
     cdef RouterSlot routes
     cdef Pools pools
-    cdef FilterRunner filters            # None = no filters
+    cdef FilterRunner filters            # users' filters, which may wait and run first; None = none
+    cdef list stream_filters             # of FilterMaker; None = none
     cdef list logs                       # of LogTarget
     cdef Ring *ring
     cdef SlotHead *slot_head
@@ -128,6 +153,8 @@ cdef class Exchange(Actor):
     cdef list tried                      # hosts of earlier tries
     cdef object pending                  # the pool's own mark while we wait for a connection
     cdef object filter_state             # the filter runner's
+    cdef StreamFilter first_filter       # nearest to the client; None = none
+    cdef StreamFilter last_filter        # nearest to the upstream
     cdef readonly int phase
 
     # the request
@@ -144,7 +171,9 @@ cdef class Exchange(Actor):
     cdef const char *client_ip           # as a trusted X-Forwarded-For has it, inside `bytes`
     cdef uint32_t client_ip_length
     cdef char request_id[40]             # of our own making
+    cdef bint grpc                       # answers of our own are gRPC's
     cdef bint request_complete
+    cdef bint request_passed             # its end has passed the filters
     cdef bint request_paused
     cdef bint expects_continue           # the client waits for 100 before it sends the body
     cdef char *body                      # what waits for an upstream, and what is kept for a retry
@@ -192,6 +221,9 @@ cdef class Exchange(Actor):
     cdef void begin_refused(self) except *
     cdef void on_request_data(self, const char *data, size_t length) except *
     cdef void on_request_end(self, const char *trailers, size_t length) except *
+    # From the last filter, toward the upstream.
+    cdef void pass_request_data(self, const char *data, size_t length) except *
+    cdef void pass_request_end(self, const char *trailers, size_t length) except *
     cdef void on_downstream_drained(self) except *
     cdef void on_downstream_gone(self) except *
     cdef void fail(self, int outcome) except *
@@ -209,9 +241,17 @@ cdef class Exchange(Actor):
     cdef void on_response_data(self, const char *data, size_t length) except *
     cdef void on_response_end(self, const char *trailers, size_t length) except *
     cdef void on_upstream_reset(self, int outcome, bytes reason) except *
+    # From the first filter, toward the client.
+    cdef void pass_response_head(self, const char *bytes, Head *head, bint end) except *
+    cdef void pass_response_data(self, const char *data, size_t length) except *
+    cdef void pass_response_end(self, const char *trailers, size_t length) except *
 
     cdef void clear(self) noexcept
 
+    cdef bint begin_stream_filters(self) except *
+    cdef void take_grpc_timeout(self) except *
+    cdef void answer_grpc(self, int outcome, int status, const char *body, size_t length) except *
+    cdef void let_filters_answer(self) except *
     cdef bint is_h2c(self) noexcept
     cdef bint refuses_underscores(self) except *
     cdef void keep_body(self, const char *data, size_t length) except *

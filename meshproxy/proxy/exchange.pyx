@@ -4,6 +4,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 from meshproxy.codecs.http1 cimport *
 from meshproxy.proxy cimport headers
+from meshproxy.proxy.grpc cimport add_grpc_message, grpc_reasons, grpc_status_of, grpc_timeout_ms, is_grpc_request
 from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
@@ -66,6 +67,7 @@ cdef class Exchange(Actor):
         cdef Runtime runtime = self.runtime
         config.cells[HTTP_DOWNSTREAM_RQ_TOTAL] += 1
         config.cells[HTTP_DOWNSTREAM_RQ_ACTIVE] += 1
+        self.grpc = is_grpc_request(self.bytes, &self.head)
         self.progress_ms = runtime.now_ms
         self.idle_ms = config.stream_idle_timeout_ms
         self.phase = PHASE_FILTERS
@@ -136,6 +138,12 @@ cdef class Exchange(Actor):
             config.cells[HTTP_DOWNSTREAM_RQ_TOO_LARGE] += 1
             self.fail(BODY_TOO_LARGE)
             return
+        if self.first_filter is not None:
+            self.first_filter.on_request_data(data, length)
+        else:
+            self.pass_request_data(data, length)
+
+    cdef void pass_request_data(self, const char *data, size_t length) except *:
         if self.upstream is None or (self.wants_upgrade and not self.tunnel):
             # What follows an upgrade that is not granted would be read as a request that nobody routed: it waits for the 101.
             self.keep_body(data, length)
@@ -154,17 +162,24 @@ cdef class Exchange(Actor):
             self.pause_request()
 
     cdef void on_request_end(self, const char *trailers, size_t length) except *:
-        cdef UpstreamStream upstream = self.upstream
         if self.phase == PHASE_DONE or self.request_complete:
             return
         self.request_complete = True
         self.request_end_us = self.runtime.now_us
         self.request_deadline_ms = 0
-        if length:
-            self.request_trailers = trailers[:length]
         if self.route_timeout_ms and self.phase != PHASE_LOCAL:
             self.route_deadline_ms = self.runtime.now_ms + self.route_timeout_ms
             self.arm()
+        if self.first_filter is not None:
+            self.first_filter.on_request_end(trailers, length)
+        else:
+            self.pass_request_end(trailers, length)
+
+    cdef void pass_request_end(self, const char *trailers, size_t length) except *:
+        cdef UpstreamStream upstream = self.upstream
+        self.request_passed = True
+        if length:
+            self.request_trailers = trailers[:length]
         if upstream is not None:
             self.start_try_timeout()
             upstream.send_end(trailers, length)
@@ -229,6 +244,8 @@ cdef class Exchange(Actor):
         cdef RouteInput request
         if self.phase != PHASE_FILTERS:
             return
+        if self.config.stream_filters is not None and not self.begin_stream_filters():
+            return
         self.config.cells[HTTP_RQ_TOTAL] += 1
         headers.fill_input(self, &request)
         self.route = self.config.routes.router.find(&request, self.request_lines.at, self.request_lines.length) if self.config.routes.router is not None else None
@@ -245,6 +262,47 @@ cdef class Exchange(Actor):
             self.answer(DIRECT, self.route.status, <const char *>self.route.body, len(self.route.body), <const char *>self.route.content_type)
         else:
             self.redirect(&request)
+
+    cdef bint begin_stream_filters(self) except *:
+        """Make those that care, and let them see what is here of the request; False when one of them answered."""
+        cdef StreamFilter each
+        cdef char *early = self.body
+        cdef size_t length = self.body_length, capacity = self.body_capacity
+        cdef bytes trailers = self.request_trailers
+        if self.wants_upgrade:
+            return True                          # a tunnel is not a message
+        for maker in self.config.stream_filters:
+            each = (<FilterMaker>maker).make(self)
+            if each is None:
+                continue
+            each.exchange = self
+            each.downward = self.last_filter
+            if self.last_filter is None:
+                self.first_filter = each
+            else:
+                self.last_filter.upward = each
+            self.last_filter = each
+        each = self.first_filter
+        if each is None:
+            return True
+        while each is not None:
+            each.on_request_head()
+            if self.phase != PHASE_FILTERS:
+                return False
+            each = each.upward
+        if length:                               # it came while users' filters waited
+            self.body = NULL
+            self.body_length = self.body_capacity = 0
+            try:
+                self.first_filter.on_request_data(early, length)
+            finally:
+                self.runtime.count_buffered(-<int64_t>capacity)
+                free(early)
+        if self.request_complete and self.phase == PHASE_FILTERS:
+            self.request_trailers = None
+            self.request_passed = False
+            self.first_filter.on_request_end(<const char *>trailers if trailers is not None else NULL, 0 if trailers is None else len(trailers))
+        return self.phase == PHASE_FILTERS
 
     cdef void redirect(self, const RouteInput *request) except *:
         cdef size_t capacity = self.path_length + self.authority_length + 8192
@@ -293,6 +351,10 @@ cdef class Exchange(Actor):
             self.body_limit = route.virtual_host.buffer_limit
         if route.idle_timeout_ms >= 0:
             self.idle_ms = route.idle_timeout_ms
+        if route.max_duration_ms >= 0:
+            self.life_deadline_ms = runtime.now_ms + route.max_duration_ms if route.max_duration_ms else 0
+        if route.grpc_timeout_max_ms >= 0:
+            self.take_grpc_timeout()
         self.take_timeout_headers()
         if self.wants_upgrade:
             self.route_timeout_ms = 0            # a tunnel is not a response that ends; Envoy's router does the same
@@ -332,6 +394,17 @@ cdef class Exchange(Actor):
             self.try_timeout_ms = value
         if self.route_timeout_ms and self.try_timeout_ms >= self.route_timeout_ms:
             self.try_timeout_ms = 0
+
+    cdef void take_grpc_timeout(self) except *:
+        """The client's own deadline, at most the route's; told a little before the client gives up by itself."""
+        cdef int64_t wanted = grpc_timeout_ms(self.bytes, &self.head)
+        if wanted < 0:
+            return
+        if self.route.grpc_timeout_max_ms and (wanted == 0 or wanted > self.route.grpc_timeout_max_ms):
+            wanted = self.route.grpc_timeout_max_ms
+        if wanted > self.route.grpc_timeout_offset_ms:
+            wanted -= self.route.grpc_timeout_offset_ms
+        self.life_deadline_ms = self.runtime.now_ms + wanted if wanted else 0
 
     cdef int64_t take_number(self, int id) noexcept:
         """A header's decimal value, the header dropped; -1 = not there or no number."""
@@ -377,7 +450,7 @@ cdef class Exchange(Actor):
                 self.drop_body()
         if self.upstream is not stream:
             return
-        if self.request_complete:
+        if self.request_passed:
             self.start_try_timeout()
             if self.request_trailers is None:
                 stream.send_end(NULL, 0)
@@ -388,7 +461,7 @@ cdef class Exchange(Actor):
 
     cdef bint body_is_short(self) noexcept:
         """Worth keeping for the one try that a stale pooled connection may cost."""
-        return self.request_complete and self.body_length <= KEPT_MEMORY_BYTES
+        return self.request_passed and self.body_length <= KEPT_MEMORY_BYTES
 
     cdef void start_try_timeout(self) except *:
         if self.try_timeout_ms:
@@ -444,6 +517,8 @@ cdef class Exchange(Actor):
         if self.retry_on:
             upstream = self.upstream
             reasons = status_reasons(self, head.status)
+            if self.retry_on & RETRY_GRPC:
+                reasons |= grpc_reasons(bytes, head) & self.retry_on
             if reasons and retry(self, reasons):
                 self.upstream = None
                 self.count_host_error()
@@ -456,20 +531,26 @@ cdef class Exchange(Actor):
                 self.cluster.cells[CLUSTER_UPSTREAM_RQ_RETRY_SUCCESS] += 1
         self.host.cells[HOST_RQ_ERROR if head.status >= 500 else HOST_RQ_SUCCESS] += 1
         self.count_upstream_status(head.status)
-        self.status = head.status
         self.response_started = True
         if not self.wants_upgrade:
             self.drop_body()
-        headers.send_response(self, bytes, head)
         self.tunnel = self.wants_upgrade and (head.status == 101 or (self.head.method == METHOD_CONNECT and 200 <= head.status < 300))
         if self.tunnel:
             self.config.cells[HTTP_DOWNSTREAM_CX_UPGRADES_TOTAL] += 1
             self.config.cells[HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE] += 1
             self.route_deadline_ms = 0
-        self.downstream_start_us = self.runtime.now_us
-        self.downstream.send_response(self, head.status, bytes, head, head.body == BODY_NONE and not self.tunnel)
+        if self.last_filter is not None:
+            self.last_filter.on_response_head(bytes, head, head.body == BODY_NONE)
+        else:
+            self.pass_response_head(bytes, head, head.body == BODY_NONE and not self.tunnel)
         if self.wants_upgrade:
             self.start_tunnel()
+
+    cdef void pass_response_head(self, const char *bytes, Head *head, bint end) except *:
+        self.status = head.status
+        headers.send_response(self, bytes, head)
+        self.downstream_start_us = self.runtime.now_us
+        self.downstream.send_response(self, head.status, bytes, head, end)
 
     cdef void start_tunnel(self) except *:
         """Granted: what the client sent ahead goes on. Refused: it goes nowhere."""
@@ -490,8 +571,14 @@ cdef class Exchange(Actor):
             cells[CLUSTER_UPSTREAM_RQ_100 + cell] += 1
 
     cdef void on_response_data(self, const char *data, size_t length) except *:
-        self.bytes_sent += length
         self.progress_ms = self.runtime.now_ms
+        if self.last_filter is not None:
+            self.last_filter.on_response_data(data, length)
+        else:
+            self.pass_response_data(data, length)
+
+    cdef void pass_response_data(self, const char *data, size_t length) except *:
+        self.bytes_sent += length
         self.downstream.send_data(self, data, length)
         if self.upstream is not None and not self.response_paused and self.downstream.is_above():
             self.pause_response()
@@ -505,11 +592,17 @@ cdef class Exchange(Actor):
         """The last byte from upstream; the upstream stream has let go of us."""
         self.upstream = None
         self.response_complete = True
-        self.trailers, self.trailers_length = trailers, length
         self.response_end_us = self.runtime.now_us
         histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_RQ_TIME], self.response_end_us - self.upstream_start_us)
         if self.route.virtual_host.block >= 0:
             self.count_virtual_host()
+        if self.last_filter is not None:
+            self.last_filter.on_response_end(trailers, length)
+        else:
+            self.pass_response_end(trailers, length)
+
+    cdef void pass_response_end(self, const char *trailers, size_t length) except *:
+        self.trailers, self.trailers_length = trailers, length
         self.downstream.send_end(self, trailers, length)
         self.complete()
 
@@ -566,6 +659,9 @@ cdef class Exchange(Actor):
         self.phase = PHASE_LOCAL
         if length == 0:
             length = len(body)
+        if self.grpc:
+            self.answer_grpc(outcome, status, body, length)
+            return
         has_body = not (status < 200 or status == 204 or status == 304)
         if has_body:
             lines_add(&self.response_lines, b"content-length", 14, number, headers.decimal(number, length))
@@ -574,6 +670,7 @@ cdef class Exchange(Actor):
         if self.route is not None and self.target is not None:
             headers.edit_response(self, self.target.response_edits, NULL, NULL)
         headers.send_response(self, NULL, NULL)
+        self.let_filters_answer()
         self.status = status
         self.response_started = True
         self.downstream_start_us = self.runtime.now_us
@@ -587,6 +684,31 @@ cdef class Exchange(Actor):
         self.response_complete = True
         self.downstream.send_end(self, NULL, 0)
         self.complete()
+
+    cdef void answer_grpc(self, int outcome, int status, const char *body, size_t length) except *:
+        """A head that is trailers too: the status of gRPC in it, whatever HTTP's would have been."""
+        cdef char number[24]
+        lines_add(&self.response_lines, b"content-type", 12, b"application/grpc", 16)
+        lines_add(&self.response_lines, b"grpc-status", 11, number, headers.decimal(number, grpc_status_of(outcome, status)))
+        if length:
+            add_grpc_message(&self.response_lines, body, length)
+        if self.route is not None and self.target is not None:
+            headers.edit_response(self, self.target.response_edits, NULL, NULL)
+        headers.send_response(self, NULL, NULL)
+        self.let_filters_answer()
+        self.status = 200
+        self.response_started = True
+        self.downstream_start_us = self.runtime.now_us
+        self.downstream.send_response(self, 200, NULL, NULL, True)
+        self.response_complete = True
+        self.downstream.send_end(self, NULL, 0)
+        self.complete()
+
+    cdef void let_filters_answer(self) except *:
+        cdef StreamFilter each = self.last_filter
+        while each is not None:
+            each.on_answer()
+            each = each.downward
 
     cdef void release_upstream(self) except *:
         """Let go of whatever was asked for upstream."""
@@ -606,6 +728,7 @@ cdef class Exchange(Actor):
         cdef DownstreamStream downstream = self.downstream       # `finish` clears ours
         cdef HttpConfig config = self.config
         cdef int64_t *cells = config.cells
+        cdef StreamFilter each
         if self.phase == PHASE_DONE:
             return
         self.phase = PHASE_DONE
@@ -623,6 +746,10 @@ cdef class Exchange(Actor):
             cells[HTTP_DOWNSTREAM_RQ_RESPONSE_BEFORE_RQ_COMPLETE] += 1
         histogram_record(&cells[HTTP_DOWNSTREAM_RQ_TIME], self.runtime.now_us - self.start_us)
         try:
+            each = self.first_filter
+            while each is not None:
+                each.on_complete()
+                each = each.upward
             if config.logs is not None:
                 write_logs(self)
         finally:
@@ -707,9 +834,10 @@ cdef class Exchange(Actor):
         self.tried = None
         self.pending = None
         self.filter_state = None
+        self.first_filter = self.last_filter = None
         self.request_trailers = None
         self.failure_reason = None
-        self.request_complete = self.request_paused = self.expects_continue = False
+        self.grpc = self.request_complete = self.request_passed = self.request_paused = self.expects_continue = False
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
         self.holds_retry_share = self.stale_retry_used = self.needs_new_connection = self.request_sent = False
         self.head.length = 0

@@ -17,7 +17,8 @@ cdef class LogTarget:
 
 
 cdef class HttpConfig:
-    def __init__(self, model, str listener, int listener_port, int64_t buffer_limit, RouterSlot routes, Pools pools, FilterRunner filters, list logs,
+    def __init__(self, model, str listener, int listener_port, int64_t buffer_limit, RouterSlot routes, Pools pools, FilterRunner filters,
+                 list stream_filters, list logs,
                  Region region, int slot, int64_t cell):
         self.model = model
         self.listener = listener.encode()
@@ -25,6 +26,7 @@ cdef class HttpConfig:
         self.routes = routes
         self.pools = pools
         self.filters = filters
+        self.stream_filters = stream_filters or None
         self.logs = logs or None
         self.ring = region.ring(slot)
         self.slot_head = region.head(slot)

@@ -81,3 +81,49 @@ cdef class FilterRunner:
 
     cdef void cancel(self, Exchange exchange) except *:
         pass
+
+
+cdef class FilterMaker:
+    cdef StreamFilter make(self, Exchange exchange):
+        return None
+
+
+cdef class StreamFilter:
+    cdef void on_request_head(self) except *:
+        pass
+
+    cdef void on_request_data(self, const char *data, size_t length) except *:
+        if self.upward is not None:
+            self.upward.on_request_data(data, length)
+        else:
+            self.exchange.pass_request_data(data, length)
+
+    cdef void on_request_end(self, const char *trailers, size_t length) except *:
+        if self.upward is not None:
+            self.upward.on_request_end(trailers, length)
+        else:
+            self.exchange.pass_request_end(trailers, length)
+
+    cdef void on_response_head(self, const char *bytes, Head *head, bint end) except *:
+        if self.downward is not None:
+            self.downward.on_response_head(bytes, head, end)
+        else:
+            self.exchange.pass_response_head(bytes, head, end)
+
+    cdef void on_response_data(self, const char *data, size_t length) except *:
+        if self.downward is not None:
+            self.downward.on_response_data(data, length)
+        else:
+            self.exchange.pass_response_data(data, length)
+
+    cdef void on_response_end(self, const char *trailers, size_t length) except *:
+        if self.downward is not None:
+            self.downward.on_response_end(trailers, length)
+        else:
+            self.exchange.pass_response_end(trailers, length)
+
+    cdef void on_answer(self) except *:
+        pass
+
+    cdef void on_complete(self) except *:
+        pass

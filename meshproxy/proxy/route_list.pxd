@@ -10,6 +10,7 @@ cdef enum:
     PATH_SEGMENT_PREFIX
     PATH_EXACT
     PATH_REGEX
+    PATH_CONNECT                         # a CONNECT request: it has no path
 
 # Fewer routes than this are faster looked at one by one (bench/micro/bench_router.py).
 cdef enum:

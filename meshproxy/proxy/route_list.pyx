@@ -17,7 +17,7 @@ from meshproxy.proxy.text_match cimport same_text
 cdef enum:
     MANY = 32
 
-PATH_KINDS = {"prefix": PATH_PREFIX, "segment_prefix": PATH_SEGMENT_PREFIX, "exact": PATH_EXACT, "regex": PATH_REGEX}
+PATH_KINDS = {"prefix": PATH_PREFIX, "segment_prefix": PATH_SEGMENT_PREFIX, "exact": PATH_EXACT, "regex": PATH_REGEX, "connect": PATH_CONNECT}
 
 
 cdef uint32_t bare_length(const char *path, uint32_t length) noexcept nogil:
@@ -115,6 +115,8 @@ cdef class RouteList:
             entry.regex = <int32_t>len(self.patterns)
             self.patterns.append(source.pattern(path.value, f"{place}.path"))
             return 0
+        if entry.kind == PATH_CONNECT:
+            return 0
         if entry.kind == PATH_SEGMENT_PREFIX and value.endswith(b"/"):
             value = value[:len(value) - 1]           # "/a/" and "/a" name the same segments
         self.values.append(value)
@@ -128,7 +130,7 @@ cdef class RouteList:
     cdef int put_in_index(self, int item) except -1:
         cdef RouteEntry *entry = &self.entries[item]
         cdef uint64_t hash
-        if entry.kind == PATH_REGEX:
+        if entry.kind == PATH_REGEX or entry.kind == PATH_CONNECT:
             self.chain[item] = -1
             if self.last_regex < 0:
                 self.first_regex = item
@@ -192,7 +194,10 @@ cdef class RouteList:
         return best
 
     cdef bint matches(self, const RouteEntry *entry, const PathView *view, const Offer *offer) except -1:
-        if entry.kind == PATH_REGEX:
+        if view.length == 0 or entry.kind == PATH_CONNECT:
+            if view.length or entry.kind != PATH_CONNECT:
+                return False             # only CONNECT has no path, and only a route for it takes it
+        elif entry.kind == PATH_REGEX:
             if not (<Pattern>self.patterns[entry.regex]).may_match(view.path, view.length):
                 return False
         elif not value_is_there(entry, view):

@@ -21,6 +21,12 @@ cdef enum:
     RETRY_RETRIABLE_4XX = 1 << 5
     RETRY_STATUS_CODES = 1 << 6
     RETRY_REFUSED_STREAM = 1 << 7
+    RETRY_CANCELLED = 1 << 8
+    RETRY_DEADLINE_EXCEEDED = 1 << 9
+    RETRY_INTERNAL = 1 << 10
+    RETRY_RESOURCE_EXHAUSTED = 1 << 11
+    RETRY_UNAVAILABLE = 1 << 12
+    RETRY_GRPC = 31 << 8
 
 cdef enum:
     MUTATE_APPEND = 0                    # add another line
@@ -78,6 +84,9 @@ cdef class CompiledRoute:
     cdef readonly bint rewrites_path
     cdef readonly int64_t timeout_ms     # 0 = none
     cdef readonly int64_t idle_timeout_ms       # -1 = the connection manager's
+    cdef readonly int64_t max_duration_ms       # -1 = the connection manager's
+    cdef readonly int64_t grpc_timeout_max_ms   # -1 = `grpc-timeout` is not looked at, 0 = as it stands
+    cdef readonly int64_t grpc_timeout_offset_ms
     cdef readonly int cluster_not_found_status
     cdef readonly dict upgrades          # bytes (lower case) -> bool; None = the connection manager's
     cdef readonly uint32_t retry_on      # RETRY_*; 0 = never

@@ -23,7 +23,8 @@ from meshproxy.proxy.text_match cimport PatternSource
 RETRY_BITS = {
     "5xx": RETRY_5XX, "gateway-error": RETRY_GATEWAY_ERROR, "reset": RETRY_RESET, "reset-before-request": RETRY_RESET_BEFORE_REQUEST,
     "connect-failure": RETRY_CONNECT_FAILURE, "retriable-4xx": RETRY_RETRIABLE_4XX, "retriable-status-codes": RETRY_STATUS_CODES,
-    "refused-stream": RETRY_REFUSED_STREAM,
+    "refused-stream": RETRY_REFUSED_STREAM, "cancelled": RETRY_CANCELLED, "deadline-exceeded": RETRY_DEADLINE_EXCEEDED,
+    "internal": RETRY_INTERNAL, "resource-exhausted": RETRY_RESOURCE_EXHAUSTED, "unavailable": RETRY_UNAVAILABLE,
 }
 MUTATIONS = {
     "append": MUTATE_APPEND, "add_if_absent": MUTATE_ADD_IF_ABSENT, "overwrite": MUTATE_OVERWRITE,
@@ -229,8 +230,6 @@ cdef class Router:
         cdef PathView view
         cdef Offer offer
         cdef int virtual_host, number
-        if request.path_length == 0:     # CONNECT: no route is for a request without a path
-            return None
         if self.ignore_port_in_host:
             host_length = length_without_port(request.authority, host_length)
         virtual_host = self.hosts.find(request.authority, host_length)
@@ -309,14 +308,14 @@ cdef class Compiler:
         compiled.virtual_host = compiled_host
         compiled.model = route
         compiled.name = route.name.encode()
-        compiled.matches_whole_path = route.path.kind in ("exact", "regex")
+        compiled.matches_whole_path = route.path.kind in ("exact", "regex", "connect")
         compiled.matched_length = <uint32_t>len(route.path.value.encode())
         if route.path.kind == "segment_prefix" and route.path.value.endswith("/"):
             compiled.matched_length -= 1
         compiled.body = compiled.content_type = b""
         compiled.prefix_rewrite = compiled.scheme = compiled.host = compiled.port = compiled.path = b""
         compiled.targets = []
-        compiled.idle_timeout_ms = -1
+        compiled.idle_timeout_ms = compiled.max_duration_ms = compiled.grpc_timeout_max_ms = -1
         compiled.retriable_status_codes = frozenset()
         if isinstance(route.action, model.ForwardAction):
             self.add_forward(compiled, host, route, place)
@@ -347,6 +346,11 @@ cdef class Compiler:
         compiled.timeout_ms = milliseconds(action.timeout_s)
         if action.idle_timeout_s is not None:
             compiled.idle_timeout_ms = milliseconds(action.idle_timeout_s)
+        if action.max_stream_duration_s is not None:
+            compiled.max_duration_ms = milliseconds(action.max_stream_duration_s)
+        if action.grpc_timeout_max_s is not None:
+            compiled.grpc_timeout_max_ms = milliseconds(action.grpc_timeout_max_s)
+            compiled.grpc_timeout_offset_ms = milliseconds(action.grpc_timeout_offset_s)
         compiled.cluster_not_found_status = action.cluster_not_found_status
         compiled.upgrades = {name.lower().encode(): enabled for name, enabled in action.upgrades} or None
         self.add_rewrite(compiled, action, place)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.filters.python import Greenlets, PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
-from meshproxy.model import Echo, FilterChain, HttpConnectionManager, Listener, NetworkDirectResponse, SocketAddress, TcpProxy
+from meshproxy.model import Echo, FilterChain, HttpConnectionManager, Listener, NetworkDirectResponse, PythonFilter, SocketAddress, TcpProxy
 from meshproxy.model.chain_match import overlap
-from meshproxy.proxy.exchange import HttpConfig, LogTarget, RouterSlot
+from meshproxy.proxy.exchange import FilterMaker, HttpConfig, LogTarget, RouterSlot
 from meshproxy.scoreboard.blocks import logs_of
 from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
@@ -33,6 +33,9 @@ from meshproxy.workers.relay import PipePool
 from meshproxy.workers.security import Securities, refused
 from meshproxy.workers.tcp_proxy import TcpChain, TcpConfig
 from meshproxy.workers.tls_downstream import DownstreamSecurity
+
+STREAM_FILTERS: dict[type, Callable[..., FilterMaker]] = {}
+"""Who makes the compiled filter of a model row."""
 
 Swap = Callable[[], None]
 Sockets = Iterable[tuple[ListenerSocket, int]]
@@ -181,13 +184,17 @@ class Listeners:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
         return HttpConfig(
             manager, model.name, port, model.buffer_limit_bytes, self.route_slot(manager.route_table), self.pools,
-            self._filters(manager), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
+            self._python_filters(manager), self._stream_filters(manager), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
         )
 
-    def _filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
+    def _stream_filters(self, manager: HttpConnectionManager) -> list[FilterMaker]:
+        """The compiled filters, in the order of the configuration."""
+        return [STREAM_FILTERS[type(row)](row) for row in manager.filters if type(row) in STREAM_FILTERS]
+
+    def _python_filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
         """The user's filter objects, one of each for this connection manager in this worker."""
         on_requests = []
-        for row in manager.filters:
+        for row in (row for row in manager.filters if isinstance(row, PythonFilter)):
             module, _, name = row.target.partition(":")
             try:
                 on_requests.append(getattr(importlib.import_module(module), name)(**row.settings).on_request)

@@ -164,7 +164,8 @@ def test_an_old_kind_of_encrypted_key() -> None:
     )
 
     assert findings(Certificate(chain_pem=GOOD.pem, key_pem=pem, passphrase=b"x"), SecretFiles(), unix_s()) == []
-    assert ("both are given" in problem(folder, passphrase="secret", passphrase_file="phrase").message)
+    wrong = findings(Certificate(chain_pem=GOOD.pem, key_pem=pem, passphrase=b"y"), SecretFiles(), unix_s())
+    assert [each.part for each in wrong] == ["passphrase"]
 
 
 def test_the_order_of_a_chain(folder: Path) -> None:
