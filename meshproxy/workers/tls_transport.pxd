@@ -19,6 +19,7 @@ cdef class TlsTransport(Transport):
     cdef bint server
     cdef bint shaking                    # the handshake is not done
     cdef bint broken                     # a fatal error: nothing more may be sent by OpenSSL
+    cdef bint says_end                   # a close_notify goes out with what is flushed next
     cdef int afterthoughts
     cdef bytes held                      # ciphertext read before the protocol paused us; None = none
     cdef bytes failure                   # why the handshake failed, or the connection broke; None = it did not

@@ -139,6 +139,7 @@ cdef class TlsTransport:
             if name != NULL:
                 self.info.sni = name
         watch_afterthoughts(self.ssl, &pipe)
+        SSL_set_mode(self.ssl, SSL_MODE_RELEASE_BUFFERS)         # from now on it may rest for long
         self.send_records()
         if self.fd >= 0:
             protocol.on_connected()
@@ -278,6 +279,9 @@ cdef class TlsTransport:
                 length -= part
         if gathered and not self.encrypt(record, gathered):
             return
+        if self.says_end:
+            self.says_end = False
+            SSL_shutdown(self.ssl)
         self.send_records()
 
     cdef bint encrypt(self, const char *data, size_t length) except *:
@@ -317,16 +321,14 @@ cdef class TlsTransport:
         Transport.close_flushed(self, grace_ms)
 
     cdef void say_end(self) except *:
-        """A close_notify behind all that was written (RFC 8446 6.1)."""
-        if self.fd < 0:
+        """A close_notify behind all that was written (RFC 8446 6.1), and in the same send as the last of it."""
+        if self.fd < 0 or self.ssl == NULL or self.shaking or SSL_get_shutdown(self.ssl) & SSL_SENT_SHUTDOWN:
             return
+        self.says_end = True
         if self.loop.gatherer is self:
             self.loop.flush()
-        if self.fd < 0 or self.shaking or self.broken or self.write_failed or SSL_get_shutdown(self.ssl) & SSL_SENT_SHUTDOWN:
-            return
-        ERR_clear_error()
-        SSL_shutdown(self.ssl)
-        self.send_records()
+        else:
+            self.flush_slices(NULL, 0)
 
     cdef void shut(self, int why, int error) except *:
         """A close that cuts something off says no end: the peer must be able to tell."""
