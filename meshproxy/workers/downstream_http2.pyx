@@ -13,7 +13,14 @@ from meshproxy.codecs.nghttp2 cimport NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR
 from meshproxy.proxy.lines cimport lines_add, lines_raw, lines_reserve
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE
-from meshproxy.scoreboard.cells cimport *
+# By name: the cells have a HTTP2_TRAILERS, too.
+from meshproxy.scoreboard.cells cimport (
+    HTTP_DOWNSTREAM_CX_ACTIVE, HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT, HTTP_DOWNSTREAM_CX_DRAIN_CLOSE, HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE,
+    HTTP_DOWNSTREAM_CX_HTTP2_TOTAL, HTTP_DOWNSTREAM_CX_IDLE_TIMEOUT, HTTP_DOWNSTREAM_CX_MAX_DURATION_REACHED,
+    HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED, HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR, HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL,
+    HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED, HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL, HTTP_DOWNSTREAM_RQ_HEADER_TIMEOUT,
+    HTTP_DOWNSTREAM_RQ_HTTP2_TOTAL, HTTP_DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS,
+)
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, describe_addresses
