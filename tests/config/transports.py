@@ -148,13 +148,14 @@ def downstream_tls(draw: st.DrawFn) -> DownstreamTls:
 @st.composite
 def upstream_tls(draw: st.DrawFn, protocol: str) -> UpstreamTls:
     offered = UPSTREAM_ALPN.get(protocol, ())
+    validation = draw(st.one_of(st.none(), validations()))
     return UpstreamTls(
         sni=draw(st.sampled_from(["", "a.example"])),
         auto_host_sni=draw(st.booleans()),
         auto_sni=draw(st.booleans()),
-        auto_san_validation=draw(st.booleans()),
+        auto_san_validation=validation is not None and bool(validation.trusted_ca) and draw(st.booleans()),
         certificate=draw(st.sampled_from(["", *sorted(CERTIFICATES)])),
-        validation=draw(st.one_of(st.none(), validations())),
+        validation=validation,
         params=draw(params),
         alpn=draw(st.one_of(st.just(offered), st.just(("x", "y")))),
         max_session_keys=draw(st.sampled_from([0, 1, 9])),

@@ -197,6 +197,8 @@ def _sans(given: dict[str, Any], path: Path, translation: Translation) -> tuple[
         place = ((path, "match_typed_subject_alt_names"), index)
         matcher = translation.fields(item, place)
         kind, oid = _SANS.get(enum_name(item, "san_type")), matcher.get("oid", "")
+        if kind is None:
+            translation.error(place, f'"san_type" is missing. Use one of: {", ".join(_SANS)}.')
         match = string_match(matcher["matcher"], (place, "matcher"), translation) if "matcher" in matcher else None
         if (kind == "other_name") != bool(oid):
             translation.error(place, '"oid" is for OTHER_NAME, and needed there. Add or remove it.')

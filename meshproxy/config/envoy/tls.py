@@ -128,6 +128,8 @@ def upstream(message: Any, path: Path, translation: Translation) -> Upstream:
     validation = shared.validation
     if validation is not None and not (validation.trusted_ca or validation.spki_pins or validation.hashes):
         validation = None  # nothing is verified
+    if given.get("auto_sni_san_validation") and not (validation is not None and validation.trusted_ca) and not translation.problems.refused:
+        translation.error((place, "auto_sni_san_validation"), "names are looked at in a chain that was verified. Add trusted_ca.")
     tls = UpstreamTls(
         sni=given.get("sni", ""),
         auto_host_sni=given.get("auto_host_sni", False),

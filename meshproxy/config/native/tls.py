@@ -323,6 +323,8 @@ def _make_upstream(values: Values, path: Path, problems: Problems) -> Any:
     named = bool(values.get("sni") or values.get("auto_sni"))
     values.setdefault("auto_host_sni", not named)
     values.setdefault("auto_san_validation", _checks_name(validation))
+    if values["auto_san_validation"] and not (validation is not None and validation.trusted_ca):
+        problems.error((path, "auto_san_validation"), "names are looked at in a chain that was verified. Add ca, or remove it.")
     params = _take_params(values, path, problems)
     alpn_given = "alpn" in values
     return Draft(UpstreamTls(certificate=own or listed, validation=validation, params=params, **values), alpn_given)

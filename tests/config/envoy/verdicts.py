@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.config.envoy import transport_verdicts
 from tests.config.envoy.bootstraps import CLUSTER, ENDPOINT, HOST, LISTENER, MANAGER, REMOVE, ROUTE, ROUTER, any_of, good
 
 _LB = "envoy.extensions.load_balancing_policies"
@@ -253,3 +254,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "xds": ({"dynamic_resources": {"ads_config": {"api_type": "GRPC"}}}, "dynamic_resources.ads_config", "not supported yet"),
     "compat": ({f"{LISTENER}.address.socket_address.ipv4_compat": True}, "ipv4_compat", "IPv4 too"),
 }
+
+ACCEPTED |= transport_verdicts.ACCEPTED
+REFUSED |= transport_verdicts.REFUSED
