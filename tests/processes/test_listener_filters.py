@@ -373,3 +373,22 @@ def test_who_has_begun_to_speak_is_served_to_the_end_of_a_node(node_of: Callable
         begun.send(b"no hello")
         assert begun.exactly(10) == b"\x16\x03no hello"
     node.expected_end = True
+
+
+@pytest.mark.skipif(ON_ENVOY, reason="of our own reload")
+def test_who_waits_through_a_reload_is_served_by_the_new_configuration(node_of: Callable[..., Node]) -> None:
+    """The filters are those that it met, the chains those that hold when they are done."""
+    before = listener([proxy_protocol(stat_prefix="before")], [saying("before")], listener_filters_timeout=NEVER)
+    after = listener([http_inspector()], [saying("after")], listener_filters_timeout=NEVER)
+    (port,) = free_ports(1)
+    config = [bootstrap.bootstrap([{"name": "only", "address": bootstrap.address(port), **row}], [], 0) for row in (before, after)]
+    node = node_of(config[0], workers=1)
+    proxy = Proxy(node, {"only": port}, int(node.status()["admin"].rpartition(":")[2]))
+    with proxy.connect("only") as waiting:
+        proxy.wait_counter("downstream_pre_cx_active", 1)
+        node.configure(config[1])
+        assert node.reload().returncode == 0
+        assert proxy.said("only", b"GET / HTTP/1.1\r\n") == b"after"
+        waiting.send(proxy_headers.GOOD["TCP4"])
+        assert waiting.rest() == b"after"
+    proxy.wait_counter("http_inspector.http11_found", 1)
