@@ -324,6 +324,8 @@ cdef class Http2Session:
             self.unlist(s)
         elif not (s.received_end and s.sent_end):
             self.tell(s)
+        elif s.in_told:
+            self.untell(s)                       # both ends were said: its owner knows
 
     cdef void let_go(self, StreamState *s) noexcept:
         """Its owner is through with it. What was lent and ended still goes out."""
