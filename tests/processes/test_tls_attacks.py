@@ -65,7 +65,8 @@ def test_what_sslyze_finds(tls: TlsNode, tmp_path: Path) -> None:
     scans = ["--sslv2", "--sslv3", "--tlsv1", "--tlsv1_1", "--tlsv1_2", "--tlsv1_3", "--heartbleed", "--openssl_ccs", "--reneg", "--robot",
              "--compression", "--fallback", "--elliptic_curves", "--resum"]  # fmt: skip
     subprocess.run(
-        [sys.executable, "-m", "sslyze", *scans, "--json_out", str(report), f"127.0.0.1:{tls.port}"], check=False, capture_output=True, timeout=100,
+        [sys.executable, "-m", "sslyze", *scans, "--json_out", str(report), f"127.0.0.1:{tls.port}"],
+        check=False, capture_output=True, timeout=100,
     )  # fmt: skip
     (server,) = json.loads(report.read_text())["server_scan_results"]
     found = {name: scan["result"] for name, scan in server["scan_result"].items() if scan["status"] == "COMPLETED"}

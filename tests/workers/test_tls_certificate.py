@@ -7,8 +7,8 @@ import hashlib
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-
 from meshproxy.workers.tls_certificate import describe
+
 from tests.support.certificates import Authority, Issued, rsa_key
 
 AUTHORITY = Authority('CA "one", of many')
