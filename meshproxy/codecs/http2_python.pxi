@@ -156,6 +156,11 @@ cdef class Connection:
         self.lent.clear()
         return b"".join(said)
 
+    def settle(self):
+        """Keep what was lent, without a pump."""
+        self.session.settle()
+        self.lent.clear()
+
     def cancel(self, int id, int code):
         self.session.cancel(self.state(id), code)
 

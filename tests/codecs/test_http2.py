@@ -402,6 +402,22 @@ def test_a_transport_that_is_full_holds_data_back_but_not_heads() -> None:
     assert [kind for kind, *_ in frames(talk.session.send(3, b"x"))] == [DATA]
 
 
+def test_what_was_kept_before_a_pump_goes_out_with_it() -> None:
+    talk = Talk()
+    talk.feed(talk.head(1, POST, ends=False))
+    talk.session.respond(1, 200)
+    talk.session.take()
+    talk.session.lend(1, b"abc")
+    talk.session.settle()
+    talk.session.lend(1, b"def")
+    talk.session.settle()
+
+    assert [payload for kind, _, _, payload in talk.sent() if kind == DATA] == [b"abcdef"]
+    talk.session.end(1)
+    talk.session.settle()
+    assert [(kind, flags) for kind, flags, stream, _ in talk.sent() if stream == 1][0] == (DATA, END_STREAM)
+
+
 def test_streams_take_turns() -> None:
     talk = Talk()
     talk.feed(frame(SETTINGS, 0, 0, b"\0\4" + (1 << 20).to_bytes(4, "big")), frame(WINDOW_UPDATE, 0, 0, (1 << 20).to_bytes(4, "big")))
