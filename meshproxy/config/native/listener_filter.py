@@ -82,6 +82,11 @@ def shorten_word(written: dict[str, Any]) -> Any:
     return word if value in ({}, True) else written
 
 
+def _short(value: Any) -> dict[str, Any] | None:
+    known = isinstance(value, str) and value in _LISTENER_FILTERS
+    return {value: {} if value == "tls_inspector" else True} if known else None
+
+
 LISTENER_FILTER = Section(
     "listener_filter",
     (
@@ -93,7 +98,7 @@ LISTENER_FILTER = Section(
     help="What looks at a connection before a chain is chosen: a name, or a mapping of it to settings.",
     make=_make_listener_filter,
     split=one_key(_LISTENER_FILTERS),
-    short=lambda value: {value: {} if value == "tls_inspector" else True} if value in _LISTENER_FILTERS else None,
+    short=lambda value: _short(value),
     shorten=shorten_word,
     short_schemas=({"enum": list(_LISTENER_FILTERS)},),
     short_label=", ".join(_LISTENER_FILTERS),
