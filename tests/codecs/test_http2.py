@@ -11,6 +11,7 @@ from hpack import Encoder
 from meshproxy.codecs.http1 import status_of
 from meshproxy.codecs.http2 import COUNT_NAMES, Connection
 from meshproxy.scoreboard.catalogue import CATALOGUE, BlockKind
+from tests.fuzz import fuzz_http2
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
@@ -415,7 +416,7 @@ def test_what_was_kept_before_a_pump_goes_out_with_it() -> None:
     assert [payload for kind, _, _, payload in talk.sent() if kind == DATA] == [b"abcdef"]
     talk.session.end(1)
     talk.session.settle()
-    assert [(kind, flags) for kind, flags, stream, _ in talk.sent() if stream == 1][0] == (DATA, END_STREAM)
+    assert next((kind, flags) for kind, flags, stream, _ in talk.sent() if stream == 1) == (DATA, END_STREAM)
 
 
 def test_streams_take_turns() -> None:
@@ -662,3 +663,10 @@ def test_h2_sees_our_resets() -> None:
     session.cancel(1, INTERNAL_ERROR)
 
     assert [event.error_code for event in talker.receive_data(session.take()) if isinstance(event, StreamReset)] == [INTERNAL_ERROR]
+
+
+def test_mutations(request: pytest.FixtureRequest) -> None:
+    """The fuzz target, briefly; with --long for as long as it takes to be convincing."""
+    iterations = 500_000 if request.config.getoption("--long") else 1500
+
+    assert 0 < fuzz_http2.run(1, iterations) < iterations
