@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import gevent
 
@@ -21,7 +21,6 @@ LOOK_S = 0.25
 """Between looks: who renews a certificate expects it within a second."""
 
 Stamp = tuple[tuple[int, ...], ...]
-T = TypeVar("T")
 
 
 class Found(NamedTuple):
@@ -32,6 +31,9 @@ class Found(NamedTuple):
     secret: Secret | None
     error: str = ""
     warning: str = ""
+
+
+InThread = Callable[[Callable[[], list[Found]]], list[Found]]
 
 
 class _Watched:
@@ -47,9 +49,7 @@ class _Watched:
 class SecretFiles:
     """Keeps secrets as their files are. `publish` gets each that changed; `in_thread` runs a function where it may wait for a disk."""
 
-    def __init__(
-        self, publish: Callable[[Secret], None], journal: Journal, in_thread: Callable[[Callable[[], T]], T] | None = None
-    ) -> None:
+    def __init__(self, publish: Callable[[Secret], None], journal: Journal, in_thread: InThread | None = None) -> None:
         self._publish = publish
         self._journal = journal
         self._in_thread = in_thread or _pooled
@@ -118,10 +118,10 @@ class SecretFiles:
         return {"server.secret_updates": self.updates, "server.secret_updates_rejected": self.rejections}
 
 
-def _pooled(function: Callable[[], T]) -> T:
+def _pooled(look: Callable[[], list[Found]]) -> list[Found]:
     """In gevent's threads: a file system that hangs holds up only this."""
-    result: T = gevent.get_hub().threadpool.apply(function)
-    return result
+    found: list[Found] = gevent.get_hub().threadpool.apply(look)
+    return found
 
 
 def _places(secret: Secret) -> list[str]:
@@ -132,7 +132,7 @@ def _places(secret: Secret) -> list[str]:
 
 def _stamp(places: Iterable[str]) -> Stamp:
     """What a file shows of being another, or changed; also of not being there."""
-    made = []
+    made: list[tuple[int, ...]] = []
     for place in places:
         try:
             seen = os.stat(place)

@@ -98,9 +98,9 @@ def _clusters(given: dict[str, Any], path: Path, translation: Translation, any_c
         made, places = [TcpCluster(name=given["cluster"])], [(path, "cluster")]
     elif "cluster" in given:
         translation.error((path, "cluster"), "it is empty. Give it a value.")
-    for target, place in zip(made, places, strict=True):
-        if target.name and not any_cluster:
-            translation.problems.refer("cluster", target.name, place)
+    for one, place in zip(made, places, strict=True):
+        if one.name and not any_cluster:
+            translation.problems.refer("cluster", one.name, place)
     return tuple(made)
 
 

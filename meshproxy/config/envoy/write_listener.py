@@ -8,7 +8,16 @@ from meshproxy.config.envoy.write_filters import connection_filter, http2_option
 from meshproxy.config.envoy.write_messages import Data, access_logs, address, changed, cidr, put, typed
 from meshproxy.config.envoy.write_route import duration, route_configuration
 from meshproxy.config.envoy.write_tls import Secrets, downstream
-from meshproxy.model import ChainMatch, ClientCertHeader, FilterChain, Http2Settings, HttpConnectionManager, Listener, RouteTable
+from meshproxy.model import (
+    ChainMatch,
+    ClientCertHeader,
+    FilterChain,
+    Http2Settings,
+    HttpConnectionManager,
+    Listener,
+    PythonFilter,
+    RouteTable,
+)
 
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
@@ -106,7 +115,8 @@ def _manager(manager: HttpConnectionManager, tables: Mapping[str, RouteTable], l
     data["route_config"] = route_configuration(tables[manager.route_table], lost)
     filters = [(item, http_filter(item)) for item in manager.filters]
     data["http_filters"] = [made for _, made in filters if made is not None]
-    lost += [f'listener "{listener}" filter "{item.name}": Envoy has no Python filters' for item, made in filters if made is None]
+    python = [item for item in manager.filters if isinstance(item, PythonFilter)]
+    lost += [f'listener "{listener}" filter "{item.name}": Envoy has no Python filters' for item in python]
     router = {"suppress_envoy_headers": True} if manager.suppress_envoy_headers else {}
     data["http_filters"].append({"name": "envoy.filters.http.router", "typed_config": typed(_ROUTER, router)})
     if manager.max_body_bytes:

@@ -101,6 +101,9 @@ CHAIN_ROWS = (
 )
 
 
+Terminal = HttpConnectionManager | TcpProxy | Echo | NetworkDirectResponse
+
+
 class ChainDraft(NamedTuple):
     """A chain's settings until its listener is known."""
 
@@ -145,7 +148,8 @@ def make_chain(values: Values, path: Path, problems: Problems, listener: str, ta
         for field, word in _OF_HTTP.items():
             if field in values:
                 problems.error((path, word), f'listener "{listener}": "{word}" is for HTTP and "{given[0]}" is given. Remove one.')
-        terminal, table = _other(given[0], values, listener), None
+        terminal: Terminal = _other(given[0], values, listener)
+        table = None
     else:
         if any(isinstance(each, SniCluster) for each in filters):
             problems.error((path, "connection_filters"), f'listener "{listener}": sni_cluster picks the cluster of "tcp". Add that.')
@@ -167,7 +171,7 @@ def make_chain(values: Values, path: Path, problems: Problems, listener: str, ta
     return Made(chain, table, logs is not None or no_log, draft is not None and draft.permissive, path)
 
 
-def _other(word: str, values: Values, listener: str) -> TcpProxy | Echo | NetworkDirectResponse:
+def _other(word: str, values: Values, listener: str) -> Terminal:
     if word == "tcp":
         return TcpProxy(**{"stat_prefix": listener, "access_logs": values.get("access_logs", ()), **values["tcp"]})
     return Echo() if word == "echo" else NetworkDirectResponse(body=values["send"])
@@ -183,7 +187,7 @@ def _http(
         problems.error(path, f'listener "{listener}" has no routes. {remedy}')
         return None
     table = RouteTable(name=named or table_name, virtual_hosts=_hosts(values, path, problems)) if content else None
-    if table is None:
+    if named is not None and table is None:
         problems.refer("route table", named, (path, "route_table"))
     manager = HttpConnectionManager(
         route_table=named or table_name,

@@ -65,12 +65,13 @@ def _chains(values: Values, path: Path, problems: Problems, name: str) -> tuple[
         table_name = f"{name}/{draft.values.get('name') or index}"
         made.append(make_chain(draft.values, draft.path, problems, name, table_name))
     last = make_chain(default.values, default.path, problems, name, f"{name}/default") if default is not None else None
-    if None in made or (default is not None and last is None):
+    whole = [one for one in made if one is not None]
+    if len(whole) < len(made) or (default is not None and last is None):
         return None
-    for one in [*made, *([last] if last else [])]:
+    for one in [*whole, *([last] if last else [])]:
         if one.permissive:
             problems.error((one.path, "tls"), 'mode: permissive makes two chains, and this is one of several. Write a chain without TLS.')
-    return made, last
+    return whole, last
 
 
 def _permissive(one: Made) -> list[Made]:
