@@ -92,7 +92,7 @@ def read_message(message: bytes) -> dict:
     sni = server_name(found[0]) if 0 in found else None
     if version < 0x0301 and 43 not in found:
         raise Broken
-    highest = max(versions(found.get(43, b"")), default=version)
+    highest = max(versions(found.get(43, b"")), default=0) or version
     return {
         "version": version, "highest": highest, "sni": sni, "alpn": alpn(found.get(16)),
         "ja3": ja3(version, numbers(ciphers), kinds, found), "ja4": ja4(highest, numbers(ciphers), extensions),
