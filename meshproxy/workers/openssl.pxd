@@ -250,7 +250,7 @@ cdef extern from "<openssl/asn1.h>":
     void BN_free(BIGNUM *number)
     int ASN1_TIME_to_tm(const ASN1_TIME *when, BrokenTime *out)
     int OBJ_obj2txt(char *into, int room, const ASN1_OBJECT *object, int no_name)
-    int NID_subject_alt_name, NID_commonName, NID_tlsfeature, NID_X25519, NID_X448, NID_X9_62_prime256v1, NID_secp384r1, NID_secp521r1
+    int NID_subject_alt_name, NID_commonName, NID_tlsfeature, NID_kx_rsa, NID_X25519, NID_X448, NID_X9_62_prime256v1, NID_secp384r1, NID_secp521r1
     int NID_sha1, NID_sha256, NID_sha384, NID_sha512
 
 cdef extern from "<time.h>":

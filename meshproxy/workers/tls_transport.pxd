@@ -31,6 +31,7 @@ cdef class TlsTransport(Transport):
     cdef void connect_tls(self, TlsContext context, bytes sni, SessionStore sessions) except *
     cdef void shake(self) except *
     cdef void finish_handshake(self) except *
+    cdef bint may_sign(self) except *
     cdef void read_records(self) except *
     cdef void send_records(self) except *
     cdef bint encrypt(self, const char *data, size_t length) except *

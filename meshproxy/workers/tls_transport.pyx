@@ -45,6 +45,14 @@ cdef bytes NOT_TLS = (
 )
 
 
+cdef inline void lend(const char *data, size_t length) noexcept:
+    """Before OpenSSL is called: what it may read. What somebody else's call left behind must not go out here."""
+    pipe.in_ = data
+    pipe.in_length = length
+    pipe.out_length = 0
+    ERR_clear_error()
+
+
 cdef class TlsTransport:
     def __dealloc__(self):
         SSL_free(self.ssl)
@@ -103,14 +111,13 @@ cdef class TlsTransport:
             return
         if self.context.key_log is not None:
             self.tag.logs_keys = self.context.key_log.covers(self.fd)
-        pipe.in_length = 0
+        lend(NULL, 0)
         pipe.afterthoughts = 0
         self.shake()
 
     cdef void shake(self) except *:
         """One step of the handshake with what the pipe has."""
         cdef int result, error
-        ERR_clear_error()
         result = SSL_do_handshake(self.ssl)
         if result == 1:
             self.finish_handshake()
@@ -122,10 +129,11 @@ cdef class TlsTransport:
         self.break_off(result)
 
     cdef void finish_handshake(self) except *:
-        cdef Protocol protocol = self.protocol
         cdef const unsigned char *chosen
         cdef unsigned int length
         cdef const char *name
+        if not self.server and not self.may_sign():
+            return
         self.shaking = False
         self.connecting = False
         self.count_handshake()
@@ -141,8 +149,23 @@ cdef class TlsTransport:
         watch_afterthoughts(self.ssl, &pipe)
         SSL_set_mode(self.ssl, SSL_MODE_RELEASE_BUFFERS)         # from now on it may rest for long
         self.send_records()
-        if self.fd >= 0:
-            protocol.on_connected()
+
+    cdef bint may_sign(self) except *:
+        """An RSA certificate that says what its key is for must allow what the handshake used it for (RFC 5280 4.2.1.3). False: refused."""
+        cdef X509 *peer = SSL_get0_peer_certificate(self.ssl)
+        cdef bint encrypts = SSL_CIPHER_get_kx_nid(SSL_get_current_cipher(self.ssl)) == NID_kx_rsa
+        if peer == NULL or EVP_PKEY_get_base_id(X509_get0_pubkey(peer)) != EVP_PKEY_RSA:
+            return True
+        if X509_get_key_usage(peer) & (KU_KEY_ENCIPHERMENT if encrypts else KU_DIGITAL_SIGNATURE):
+            return True
+        self.context.cells[LISTENER_SSL_WAS_KEY_USAGE_INVALID] += 1
+        if not self.context.model.enforce_rsa_key_usage:
+            return True
+        self.context.cells[LISTENER_SSL_CONNECTION_ERROR] += 1
+        self.failure = b"TLS_error: the server's certificate does not allow its key to be used so"
+        self.broken = True
+        self.shut(CLOSE_CONNECT_FAILED, EPROTO)
+        return False
 
     cdef TlsFacts facts(self):
         return facts_of(self.ssl)
@@ -181,8 +204,8 @@ cdef class TlsTransport:
             self.loop.make_ready(self)
 
     cdef void take(self, const char *data, size_t length) except *:
-        pipe.in_ = data
-        pipe.in_length = length
+        cdef Protocol protocol = self.protocol
+        lend(data, length)
         pipe.afterthoughts = self.afterthoughts
         if self.shaking:
             if self.server and SSL_in_before(self.ssl) and c'A' <= data[0] <= c'Z':
@@ -191,10 +214,15 @@ cdef class TlsTransport:
             self.shake()
             if self.fd < 0 or self.shaking:
                 return
+            data, length = pipe.in_, pipe.in_length
+            protocol.on_connected()
+            if self.fd < 0 or length == 0:
+                return
             if self.paused:
-                self.held = pipe.in_[:pipe.in_length] if pipe.in_length else None
+                self.held = data[:length]
                 self.readable = True
                 return
+            lend(data, length)
         self.read_records()
 
     cdef void read_records(self) except *:
@@ -204,7 +232,6 @@ cdef class TlsTransport:
         cdef int result = 1
         cdef int error = SSL_ERROR_NONE
         unpoison(plain, PLAIN_BYTES)
-        ERR_clear_error()
         while pipe.in_length or SSL_has_pending(self.ssl):
             got = 0
             result = SSL_read_ex(self.ssl, plain + total, PLAIN_BYTES - total, &got)
@@ -259,7 +286,7 @@ cdef class TlsTransport:
             return
         if self.shaking:
             raise RuntimeError("written before the handshake was done")
-        ERR_clear_error()
+        lend(NULL, 0)
         for i in range(count):
             at = <const char *>slices[i].iov_base
             length = slices[i].iov_len

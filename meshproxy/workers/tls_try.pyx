@@ -44,7 +44,7 @@ cdef class End(Protocol):
         if self.pauses:
             self.transport.pause()
         if self.greeting is not None:
-            self.transport.write(<const char *>self.greeting, len(self.greeting))
+            self.write(self.greeting)
 
     cdef void on_data(self, const char *data, size_t length) except *:
         self.events.append(("data", data[:length]))

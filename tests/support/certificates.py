@@ -70,7 +70,7 @@ class Authority:
 
     def issue(
         self, *sans: str | x509.GeneralName, subject: str = "", key: Key | None = None, valid_from_days: float = -1,
-        valid_days: float = 365,
+        valid_days: float = 365, usage: x509.KeyUsage | None = None,
     ) -> Issued:
         """A certificate for DNS names, IP addresses, `spiffe://` (or other) URIs and `user@host`; days count from now."""
         key = key or ecdsa_key()
@@ -79,6 +79,8 @@ class Authority:
         builder = _builder(name, self.name, key, -valid_from_days, valid_days)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName([_general(san) for san in sans]), critical=False)
+        if usage is not None:
+            builder = builder.add_extension(usage, critical=True)
         builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         return Issued(builder.sign(self.key, _digest(self.key)), key, self._links())
 

@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from meshproxy.model import (
@@ -410,6 +411,21 @@ def test_which_servers_are_accepted(worker: Worker, stranger: Authority) -> None
     assert failure == b"TLS_error: certificate verify failed: unable to get local issuer certificate"
     assert reached(worker, named, good)[0]
     assert reached(worker, named, renamed)[:2] == (False, {"fail_verify_san": 1})
+
+
+@BOTH
+@pytest.mark.parametrize("enforce", [True, False])
+def test_what_a_servers_key_may_be_used_for(worker: Worker, version: ssl.TLSVersion, enforce: bool) -> None:
+    no = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False,
+    )
+    model = UpstreamTls(params=TlsParameters(max_version="1.3"), enforce_rsa_key_usage=enforce)
+    for signs in (True, False):
+        usage = x509.KeyUsage(digital_signature=signs, key_encipherment=not signs, **no)
+        issued = worker.authority.issue("mesh.test", key=rsa_key(), usage=usage)
+        accepted, counters, _ = reached(worker, model, issued, maximum=version)
+        assert accepted == (signs or not enforce)
+        assert counters.get("was_key_usage_invalid", 0) == (not signs)
 
 
 def test_our_client_shows_its_certificate(worker: Worker) -> None:

@@ -149,6 +149,22 @@ def test_data_that_comes_with_the_end_of_the_handshake_is_not_lost(worker: Worke
         assert talk.end.events == [("connected",), ("data", b"with my Finished")]
 
 
+def test_who_writes_at_the_end_of_the_handshake_loses_nothing_of_what_came_with_it(worker: Worker, context: TlsContext) -> None:
+    """Encrypting borrows what decrypting reads from."""
+    with Conversation(worker, context, worker.client()) as talk:
+        talk.end.greeting = b"220 ready"
+        peer = talk.peer
+        with pytest.raises(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        peer.move()
+        peer.tls.do_handshake()
+        peer.tls.write(b"with my Finished")
+        peer.move()
+
+        assert talk.end.events == [("connected",), ("data", b"with my Finished")]
+        assert peer.read(9) == b"220 ready"
+
+
 def test_who_is_paused_when_the_handshake_ends_gets_the_data_later(worker: Worker, context: TlsContext) -> None:
     with Conversation(worker, context, worker.client()) as talk:
         talk.end.pauses = True
