@@ -22,7 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("meshproxy", "tests", "conf", "docs", "setup.py", "setup.cfg", "pyproject.toml")
 LEFT_OUT = shutil.ignore_patterns("*.so", "*.c", "__pycache__", ".hypothesis")
 COMPILED_FROM = (".pyx", ".pxd", ".pxi", ".h")
-SHORT = ("tests/codecs", "tests/proxy", "tests/scoreboard", "tests/telemetry")
+SHORT = (
+    "tests/codecs", "tests/proxy", "tests/scoreboard", "tests/telemetry", "tests/workers/test_tls_transport.py",
+    "tests/workers/test_tls_context.py",
+)
 LONG = ("tests/processes/test_http1.py", "tests/processes/test_smuggling.py", "tests/processes/test_reload.py")
 LIMIT_S = 900
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import gevent
 
 from meshproxy.clock import unix_s
-from meshproxy.config.secrets import Unreadable, file_of, files_of, read_again
+from meshproxy.config.secrets import Unreadable, file_of, read_again
 from meshproxy.master.journal import Journal
 from meshproxy.model import Secret
 
@@ -126,8 +126,8 @@ def _pooled(function: Callable[[], T]) -> T:
 
 def _places(secret: Secret) -> list[str]:
     """What a change of makes the secret be read again."""
-    named = list(files_of(secret.files))
-    return [secret.files.watched_directory] if secret.files.watched_directory and named else named
+    files = secret.files
+    return [files.watched_directory] if files.watched_directory and files.named else files.named
 
 
 def _stamp(places: Iterable[str]) -> Stamp:

@@ -163,11 +163,10 @@ cdef class Http2Session:
     cdef int64_t priority_frames, window_updates, streams_opened, data_frames_sent, resets_since_ms
 
     # writing
-    cdef StreamState *lent               # those that were lent something
+    cdef StreamState *lent               # those that were lent something, or that the next pump has to resume
     cdef StreamState *told               # those with news for their owners
     cdef StreamState *closed             # to be freed
     cdef bint blocked                    # the transport takes no more data
-    cdef bint held_back                  # and a stream had some
     cdef bint full                       # `pump` stopped because its pieces or its scratch are used up
     cdef Piece *out                      # what `pump` made
     cdef int out_count

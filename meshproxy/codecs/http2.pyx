@@ -324,6 +324,8 @@ cdef class Http2Session:
             self.unlist(s)
         elif not (s.received_end and s.sent_end):
             self.tell(s)
+        elif s.in_told:
+            self.untell(s)                       # both ends were said: its owner knows
 
     cdef void let_go(self, StreamState *s) noexcept:
         """Its owner is through with it. What was lent and ended still goes out."""
@@ -496,7 +498,7 @@ cdef class Http2Session:
         nghttp2_submit_ping(self.ng, NGHTTP2_FLAG_NONE, NULL)
 
     cdef bint wants_write(self) noexcept:
-        return self.ng != NULL and (self.lent != NULL or self.held_back or nghttp2_session_want_write(self.ng))
+        return self.ng != NULL and (self.lent != NULL or nghttp2_session_want_write(self.ng))
 
     cdef void forget_lent(self) noexcept:
         cdef StreamState *s = self.lent
@@ -516,15 +518,9 @@ cdef class Http2Session:
         self.blocked = blocked
         if self.ng == NULL:
             return 0
-        while s != NULL:
+        while s != NULL and not blocked:
             self.resume(s)
             s = s.next_lent
-        if self.held_back and not blocked:
-            self.held_back = False
-            s = self.first
-            while s != NULL:
-                self.resume(s)
-                s = s.next
         while True:
             if frames_used + FRAME_BYTES_AT_MOST > FRAMES_BYTES or self.out_count == OUT_PIECES:
                 self.full = True
@@ -545,12 +541,16 @@ cdef class Http2Session:
 
     cdef void settle(self) noexcept:
         cdef StreamState *s
-        while self.lent != NULL:
-            s = self.lent
-            self.lent = s.next_lent
-            s.in_lent = False
+        cdef StreamState **link = &self.lent
+        while link[0] != NULL:
+            s = link[0]
             if not keep_unsent(self, s):
                 self.cancel(s, NGHTTP2_INTERNAL_ERROR)
+            if s.deferred and not (s.reset or s.closed) and (s.end_given or self.unsent(s)):
+                link = &s.next_lent              # for the next pump: nobody else tells nghttp2 of it
+            else:
+                link[0] = s.next_lent
+                s.in_lent = False
         self.free_closed()
 
 

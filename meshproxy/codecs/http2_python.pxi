@@ -23,6 +23,7 @@ cdef class Connection:
     """One side of a connection. Every stream's owner is this object until `let_go`."""
     cdef Http2Session session
     cdef dict states                     # stream id -> address of its StreamState
+    cdef list lent                       # bytes that the session was lent
     cdef public bint eager               # consume what is told at once
 
     def __init__(self, bint server, bint eager=True, **options):
@@ -31,6 +32,7 @@ cdef class Connection:
         for name, value in options.items():
             set_option(&chosen, name, value)
         self.states = {}
+        self.lent = []
         self.eager = eager
         self.session = Http2Session(server)
         if not self.session.open(&chosen, NULL):
@@ -122,14 +124,18 @@ cdef class Connection:
         self.own(s)
         return s.id
 
+    def lend(self, int id, bytes piece):
+        """To go out with the next `take`."""
+        self.lent.append(piece)
+        if not self.session.lend(self.state(id), piece, len(piece)):
+            raise BufferError("too many pieces")
+
     def send(self, int id, *pieces, bint ends=False, bytes trailers=b""):
         """Lend, pump and settle; the bytes that went out."""
-        cdef StreamState *s = self.state(id)
         for piece in pieces:
-            if not self.session.lend(s, piece, len(piece)):
-                raise BufferError("too many pieces")
+            self.lend(id, piece)
         if ends or trailers:
-            self.session.end(s, trailers, len(trailers))
+            self.end(id, trailers)
         return self.take()
 
     def end(self, int id, bytes trailers=b""):
@@ -147,7 +153,13 @@ cdef class Connection:
             if not self.session.full:
                 break
         self.session.settle()
+        self.lent.clear()
         return b"".join(said)
+
+    def settle(self):
+        """Keep what was lent, without a pump."""
+        self.session.settle()
+        self.lent.clear()
 
     def cancel(self, int id, int code):
         self.session.cancel(self.state(id), code)

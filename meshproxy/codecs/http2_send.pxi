@@ -152,7 +152,8 @@ cdef ssize_t read_data(
         s.deferred = True
         return NGHTTP2_ERR_DEFERRED
     if waiting and self.blocked:
-        s.deferred = self.held_back = True
+        s.deferred = True
+        note_lent(self, s)
         return NGHTTP2_ERR_DEFERRED
     if waiting <= length and s.end_given:
         flags[0] |= NGHTTP2_DATA_FLAG_EOF

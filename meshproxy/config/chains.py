@@ -16,15 +16,26 @@ MOST_COMBINATIONS = 100_000
 def with_needed_filters(
     filters: tuple[ListenerFilter, ...], chains: tuple[FilterChain, ...], use_original_dst: bool
 ) -> tuple[ListenerFilter, ...]:
-    """What the matches ask of a connection has to be found out: Envoy adds the same filters."""
-    if not any(isinstance(each, TlsInspector) for each in filters) and any(_needs_tls_inspector(chain.match) for chain in chains):
+    """With what finds out what the matches ask of a connection."""
+    if needs_tls_inspector(filters, chains):
         filters = (*filters, TlsInspector())
+    return with_original_dst(filters, use_original_dst)
+
+
+def with_original_dst(filters: tuple[ListenerFilter, ...], use_original_dst: bool) -> tuple[ListenerFilter, ...]:
+    """With what finds out which address the client meant, where it is used (Envoy adds it too)."""
     if use_original_dst and not any(isinstance(each, OriginalDst) for each in filters):
         filters = (*filters, OriginalDst())
     return filters
 
 
-def _needs_tls_inspector(match: ChainMatch) -> bool:
+def needs_tls_inspector(filters: tuple[ListenerFilter, ...], chains: tuple[FilterChain, ...]) -> bool:
+    """Whether a chain is for something that only a TLS inspector finds out, and there is none."""
+    there = any(isinstance(each, TlsInspector) for each in filters)
+    return not there and any(_asks_for_tls(chain.match) for chain in chains)
+
+
+def _asks_for_tls(match: ChainMatch) -> bool:
     asks = bool(match.server_names or match.application_protocols)
     return match.transport_protocol == "tls" or (not match.transport_protocol and asks)
 

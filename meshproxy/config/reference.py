@@ -14,24 +14,13 @@ from meshproxy.config.native.cluster import BREAKERS, CLUSTER, ENDPOINT, RETRY_B
 from meshproxy.config.native.headers import CHANGES, HEADER_CONDITION, QUERY_CONDITION
 from meshproxy.config.native.http import CLIENT_CERT_HEADER, FILTER, GRPC_HTTP1_BRIDGE, GRPC_STATS, HTTP, HTTP2, KEEP_ALIVE
 from meshproxy.config.native.listener import LISTENER
+from meshproxy.config.native.listener_filter import LISTENER_FILTER, PROXY_PROTOCOL, TLS_INSPECTOR
 from meshproxy.config.native.node import ADMIN, NODE, OVERLOAD, TOP
+from meshproxy.config.native.rbac import POLICY, RBAC, RULE, RULES, STRING
 from meshproxy.config.native.route import ROUTE, ROUTE_TABLE, VIRTUAL_HOST
 from meshproxy.config.native.rows import DERIVED, UNSET, Row, Section
 from meshproxy.config.native.secrets import CERTIFICATE, SECRET
-from meshproxy.config.native.tcp import (
-    CONNECTION_FILTER,
-    CONNECTION_LIMIT,
-    LISTENER_FILTER,
-    LOCAL_RATE_LIMIT,
-    POLICY,
-    PROXY_PROTOCOL,
-    RBAC,
-    RULE,
-    RULES,
-    STRING,
-    TCP,
-    TLS_INSPECTOR,
-)
+from meshproxy.config.native.tcp import CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, TCP
 from meshproxy.config.native.telemetry import ACCESS_LOG, STATSD
 from meshproxy.config.native.tls import DOWNSTREAM_TLS, KEY_LOG, SAN, UPSTREAM_TLS
 

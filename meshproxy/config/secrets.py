@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshproxy.clock import unix_s
@@ -207,9 +207,3 @@ def read_again(secret: Secret) -> Secret:
     else:
         return secret
     return Secret(name=secret.name, value=made, files=files)
-
-
-def files_of(files: SecretFiles) -> Iterable[str]:
-    """All files that a change of makes the secret be read again."""
-    listed = (files.chain, files.key, files.passphrase, files.ocsp_staple, files.ca, files.crl, files.sds, *files.ticket_keys)
-    return dict.fromkeys(file for file in listed if file)

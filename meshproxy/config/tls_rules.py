@@ -6,7 +6,6 @@ import base64
 import binascii
 import ipaddress
 import re
-import ssl
 from functools import cache
 
 from meshproxy.config.problems import did_you_mean
@@ -27,6 +26,9 @@ _HASH = re.compile(r"[0-9a-fA-F]{2}(?::?[0-9a-fA-F]{2}){31}\Z")
 @cache
 def ciphers() -> frozenset[str]:
     """OpenSSL's names up to TLS 1.2."""
+    # Not at the top: who only writes settings needs no library.
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_ciphers("ALL:COMPLEMENTOFALL:@SECLEVEL=0")
     return frozenset(cipher["name"] for cipher in context.get_ciphers() if not cipher["name"].startswith("TLS_"))

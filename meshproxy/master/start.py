@@ -142,11 +142,13 @@ def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> None:
 def _drop(node: Node, who: privileges.Identity) -> None:
     spec = importlib.util.find_spec("gevent")
     must_read = [os.__file__, meshproxy.__file__ or "", node.command.config_path, (spec.origin if spec else "") or ""]
+    secrets = [unpack(each) for each in node.configuration.resources() if each.kind is ResourceKind.SECRET]
+    must_read += [file for secret in secrets for file in secret.files.named]
     keep = [privileges.CAP_NET_BIND_SERVICE] if node.bindings.has_privileged_ports() else []
     keep += [privileges.CAP_NET_RAW] if node.bindings.has_transparent() else []
     if unreadable := privileges.drop(who, keep, [path for path in must_read if path]):
         node.journal.warning("the user cannot read what the node needs, so the master keeps CAP_DAC_READ_SEARCH",
-                             user=who.name, files=" ".join(unreadable), remedy="install where every user may read")
+                             user=who.name, files=" ".join(unreadable), remedy="install where every user may read, and let the user read keys: else they are not followed")
 
 
 def _workers_wanted(asked: int, legacy: Inheritance | None) -> int:

@@ -41,7 +41,8 @@ class QueryMatch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PathMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     """How the path is compared, always without its query: `prefix`, `segment_prefix` (whole segments), `exact`, `regex` (RE2, all of it).
 
-    A regex knows its own case (`(?i)`): `case_sensitive` does not count for it, as in Envoy.
+    A regex knows its own case (`(?i)`): `case_sensitive` does not count for it, as in Envoy. `connect` is for CONNECT requests, which have
+    no path: `value` is empty.
     """
 
     kind: Literal["prefix", "segment_prefix", "exact", "regex", "connect"]

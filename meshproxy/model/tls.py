@@ -55,6 +55,12 @@ class SecretFiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     watched_directory: str = ""
     """Envoy's: only a move within this directory (a symbolic link swapped) makes the files be read again; "" = each file's own changes."""
 
+    @property
+    def named(self) -> list[str]:
+        """All files, each once."""
+        listed = (self.chain, self.key, self.passphrase, self.ocsp_staple, self.ca, self.crl, self.sds, *self.ticket_keys)
+        return [file for file in dict.fromkeys(listed) if file]
+
 
 class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named secret; `value` None = it is waited for (its listener answers no handshake until it comes)."""

@@ -440,6 +440,7 @@ cdef class Exchange(Actor):
         cdef size_t length = self.body_length
         self.upstream = stream
         self.host = stream.host
+        self.upstream_tls = stream.tls_facts
         self.phase = PHASE_UPSTREAM
         self.upstream_start_us = self.runtime.now_us
         headers.try_request(self)
@@ -839,6 +840,7 @@ cdef class Exchange(Actor):
         self.target = None
         self.cluster = None
         self.host = None
+        self.upstream_tls = None
         self.tried = None
         self.pending = None
         self.filter_state = None

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memchr, memcpy, memset, strlen
-from meshproxy.proxy.connection cimport ConnectionInfo
+from meshproxy.proxy.connection cimport ConnectionInfo, TlsFacts
 from meshproxy.proxy.exchange cimport HttpConfig, LogTarget
 from meshproxy.proxy.outcome cimport outcome_row
 from meshproxy.scoreboard.cells cimport SERVER_RECORDS_DROPPED
@@ -94,6 +94,8 @@ cdef void describe(Exchange x, Facts *facts) except *:
     set_bytes(&facts.listener, x.config.listener)
     set_bytes(&facts.upstream_failure_reason, x.failure_reason)
     describe_tls(x.downstream.info, facts, x.config.tells_tls)
+    if x.config.tells_tls and x.upstream_tls is not None:
+        facts.upstream_tls = told_by(x.upstream_tls)
     x.downstream.describe(facts)
     if x.client_ip_length:
         describe_client(x, facts)
@@ -106,9 +108,13 @@ cdef void describe_tls(ConnectionInfo info, Facts *facts, bint whole) except *:
     set_bytes(&facts.ja4, info.ja4)
     set_bytes(&facts.downstream_failure_reason, info.transport_failure)
     if whole and info.tls_facts is not None:
-        if not info.tls_facts.loaded:
-            info.tls_facts.load()
-        facts.downstream_tls = info.tls_facts.told
+        facts.downstream_tls = told_by(info.tls_facts)
+
+
+cdef const Text *told_by(TlsFacts facts) except NULL:
+    if not facts.loaded:
+        facts.load()
+    return facts.told
 
 
 cdef char client_text[64]                        # for the length of a call to the log

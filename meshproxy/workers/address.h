@@ -21,6 +21,13 @@ static inline void make_ip(Sockaddr *to, int family, const uint8_t *ip, int port
     }
 }
 
+/* "1.2.3.4:5", "[::1]:5"; its length, 0 without an address. `out` holds 64 bytes. */
+static inline size_t put_place(char *out, int family, const uint8_t *ip, int port) {
+    Sockaddr address;
+    make_ip(&address, family, ip, port);
+    return address.length ? put_address(out, &address) : 0;
+}
+
 /* Where a connection was going before netfilter's REDIRECT; `length` 0 where it was not sent elsewhere. */
 static inline void original_destination(int fd, int family, Sockaddr *out) {
     out->length = sizeof out->storage;

@@ -1,15 +1,19 @@
 """See the .pxd."""
 
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t
 from meshproxy.proxy.runtime cimport CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record
-from meshproxy.workers.net cimport put_decimal
+
+cdef extern from "address.h":
+    size_t put_place(char *out, int family, const uint8_t *ip, int port) noexcept
 
 cdef enum:
     FREE_EXCHANGES = 1024
 
+# For the length of a call to the log.
 cdef char remote_text[64]
+cdef char direct_text[64]
 
 
 cdef class ExchangePool:
@@ -87,13 +91,11 @@ cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active
 
 
 cdef void describe_addresses(ConnectionInfo info, Facts *facts) noexcept:
-    cdef size_t length = info.remote_ip_length
-    memcpy(remote_text, info.remote_ip, length)
-    if info.remote.family:
-        remote_text[length] = b':'
-        length += 1 + put_decimal(remote_text + length + 1, info.remote.port)
-    facts.downstream_remote.at = facts.downstream_direct_remote.at = remote_text
-    facts.downstream_remote.length = facts.downstream_direct_remote.length = length
+    """Where listener filters found the client behind its peer, the two differ."""
+    facts.downstream_remote.at = remote_text
+    facts.downstream_remote.length = put_place(remote_text, info.remote.family, info.remote.ip, info.remote.port)
+    facts.downstream_direct_remote.at = direct_text
+    facts.downstream_direct_remote.length = put_place(direct_text, info.direct_remote.family, info.direct_remote.ip, info.direct_remote.port)
     if info.local_address is not None:
         facts.downstream_local.at = <const char *>info.local_address
         facts.downstream_local.length = len(info.local_address)

@@ -40,6 +40,7 @@ cdef class Destinations:
     cdef Listener find(self, const IpPort *place)
 
 cdef class ListenerFilters(Inspector):
+    cdef object __weakref__
     cdef Loop loop
     cdef Waiting waiting
     cdef Destinations destinations       # None = every connection is the listener's own

@@ -39,7 +39,7 @@ from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.echo import EchoChain, ResponseChain
 from meshproxy.workers.http_chain import ExchangePool, HttpChain
-from meshproxy.workers.inspect import Destinations, Waiting
+from meshproxy.workers.inspect import Destinations, ListenerFilters, Waiting
 from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.listener import Chain, ConnectionFilter
 from meshproxy.workers.listener import Listener as LiveListener
@@ -71,6 +71,7 @@ class ListenerState:
         self.live = live
         self.places: tuple = ()
         """Where it and its TLS are counted: its chains count there too, so other places make other chains."""
+        self.inspector: ListenerFilters | None = None
         self.acceptors: list[Acceptor] = []
         self.draining: list[Chain] = []
 
@@ -145,9 +146,10 @@ class Listeners:
             ]
             state.places = places
             state.live.count_in(self.region, self.slot, blocks["listener"])
-            inspector = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
+            self._retire_inspector(state)
+            state.inspector = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
             wants_local = looks_at_local(model) or asks_for_local(model) or model.use_original_dst
-            state.live.renew(model, chains, chooser_of(model, chains), inspector, wants_local)
+            state.live.renew(model, chains, chooser_of(model, chains), state.inspector, wants_local)
             self.destinations.put(state.live)
             for chain in [chain for chain in old.values() if chain not in chains]:
                 chain.drain(False)
@@ -156,6 +158,11 @@ class Listeners:
             self._take_sockets(state, model, sockets)
 
         return swap
+
+    def _retire_inspector(self, state: ListenerState) -> None:
+        """Sockets that it still looks at keep it, and with it the places of its counters."""
+        if state.inspector is not None:
+            self.retire(state.inspector)
 
     def _chain(
         self, old: Chain | None, model: FilterChain, terminal: Terminal, security: DownstreamSecurity | None,
@@ -235,6 +242,7 @@ class Listeners:
             state.drain(False)
             self.leaving.append(state)
             self.retire(state.live)
+            self._retire_inspector(state)
             for chain in state.live.chains:
                 self.retire(chain)
                 if isinstance(chain, HttpChain | TcpChain):

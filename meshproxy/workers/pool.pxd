@@ -48,7 +48,7 @@ cdef class UpstreamConnection(UpstreamStream):
     cdef void retire(self) except *
     # Close in peace a connection that is not busy.
     cdef void part(self) except *
-    cdef bint is_over(self) noexcept
+    cdef bint is_expired(self) noexcept
     cdef void count_begin(self, Exchange exchange) noexcept
     cdef void count_end(self, Exchange exchange) noexcept
 
@@ -71,12 +71,11 @@ cdef class HostPool:
     cdef bint closing                    # the host left its cluster
 
     cdef void request(self, Exchange exchange) except *
-    # A connection has room: for who waits, else for who comes.
+    # A connection is done with an exchange, or has room for other reasons: for who waits, else for who comes, unless its time has come.
     cdef void offer(self, UpstreamConnection connection) except *
-    # An exchange is done with its connection, which has counted its room.
-    cdef void release(self, UpstreamConnection connection) except *
     cdef void on_connected(self, UpstreamConnection connection) except *
-    cdef void on_connect_failed(self, bint timed_out, int error) except *
+    # `error` 0: it took too long, or the peer left within the handshake.
+    cdef void on_connect_failed(self, UpstreamConnection connection, int error) except *
     # Before anything else is done about a connection that closed.
     cdef void on_gone(self, UpstreamConnection connection) except *
     # And after it: if others still wait, somebody has to serve them.

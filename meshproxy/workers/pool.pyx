@@ -9,6 +9,7 @@ from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_RE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport histogram_record
 from meshproxy.workers.net cimport *
+from meshproxy.workers.tls_transport cimport TlsTransport
 
 from meshproxy.model import PipeAddress
 
@@ -63,6 +64,7 @@ cdef class UpstreamConnection:
 
     cdef void on_connected(self) except *:
         self.loop.set_timer(self.transport, 0)
+        self.tls_facts = self.transport.facts()
         histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_MS], self.loop.now_us - self.opened_us)
         if self.cluster.max_duration_ms:
             self.expires_ms = self.loop.now_ms + self.cluster.max_duration_ms
@@ -105,14 +107,12 @@ cdef class UpstreamConnection:
         if not self.is_busy():
             self.part()
 
-    cdef bint is_over(self) noexcept:
-        """Its time has come, or its pool's."""
-        if self.leaving or self.pool.closing or self.cluster.gone:
-            return True
-        if self.expires_ms and self.loop.now_ms >= self.expires_ms:
-            self.cluster.cells[CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED] += 1
-            return True
-        return False
+    cdef bint is_expired(self) noexcept:
+        if self.expires_ms == 0 or self.loop.now_ms < self.expires_ms:
+            return False
+        self.cluster.cells[CLUSTER_UPSTREAM_CX_MAX_DURATION_REACHED] += 1
+        self.expires_ms = 0
+        return True
 
     cdef void count_begin(self, Exchange exchange) noexcept:
         cdef int64_t *cells = self.cluster.cells
@@ -133,6 +133,13 @@ cdef class UpstreamConnection:
         self.cluster.cells[CLUSTER_UPSTREAM_RQ_ACTIVE] -= 1
         self.host.cells[HOST_RQ_ACTIVE] -= 1
         self.host.active -= 1
+
+
+cdef bytes failure_of(Transport transport, int error):
+    """Why there is no connection, in Envoy's words or OpenSSL's."""
+    if isinstance(transport, TlsTransport) and (<TlsTransport>transport).failure is not None:
+        return (<TlsTransport>transport).failure
+    return b"delayed connect error: " + os.strerror(error).encode()
 
 
 cdef class ClusterPools(Pools):
@@ -256,14 +263,17 @@ cdef class HostPool:
 
     cdef void offer(self, UpstreamConnection connection) except *:
         cdef Exchange exchange
+        if connection.leaving or connection.is_expired():
+            connection.retire()
+            return
         while connection.room > 0 and not connection.leaving:
             exchange = self.next_waiting()
             if exchange is None:
                 break
             self.give(connection, exchange)
-        if connection.transport.fd < 0:
+        if connection.transport.fd < 0 or connection.leaving:
             return
-        if connection.is_over():
+        if self.closing or self.cluster.gone:
             connection.retire()
         elif connection.room > 0:
             self.list_newest(connection)
@@ -275,12 +285,6 @@ cdef class HostPool:
         if connection.room <= 0:
             self.unlist(connection)
         connection.attach(exchange)
-
-    cdef void release(self, UpstreamConnection connection) except *:
-        if connection.leaving:
-            connection.retire()
-        else:
-            self.offer(connection)
 
     cdef void list_newest(self, UpstreamConnection connection) noexcept:
         if connection.listed:
@@ -303,10 +307,11 @@ cdef class HostPool:
             connection.older.newer = connection.newer
         connection.older = connection.newer = None
 
-    cdef void on_connect_failed(self, bint timed_out, int error) except *:
+    cdef void on_connect_failed(self, UpstreamConnection connection, int error) except *:
         """One connect failed: it fails one request, and all of them when there is no other connection to wait for."""
         cdef Exchange exchange
-        cdef bytes reason = None if timed_out else b"delayed connect error: " + os.strerror(error).encode()
+        cdef bint timed_out = error == 0 and self.loop.now_ms - connection.opened_us // 1000 >= self.cluster.connect_timeout_ms
+        cdef bytes reason = None if timed_out else failure_of(connection.transport, error)
         self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_FAIL] += 1
         self.host.cells[HOST_CX_CONNECT_FAIL] += 1
         if timed_out:

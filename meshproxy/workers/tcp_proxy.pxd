@@ -58,6 +58,7 @@ cdef class TcpConnection(Protocol):
     cdef void connect(self) except *
     cdef void give_up(self, uint64_t flag) except *
     cdef void connected(self) except *
+    cdef void introduce(self, Transport transport) except *
     cdef void connect_failed(self, bint timed_out, int error) except *
     cdef void upstream_lost(self, int error) except *
     cdef void finish(self) except *

@@ -4,6 +4,9 @@ import os
 
 from libc.string cimport memcpy, memset, strlen
 from meshproxy.balance.cluster cimport SHARE_CONNECTIONS
+from meshproxy.codecs.proxyproto cimport (
+    PROXY_BYTES_AT_MOST, PROXY_V1_BYTES_AT_MOST, proxy_compose_v1, proxy_compose_v2, proxy_v2_length,
+)
 from meshproxy.proxy.exchange cimport LogTarget
 from meshproxy.proxy.record cimport describe_tls, write_lines
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
@@ -194,10 +197,40 @@ cdef class TcpConnection:
             &cluster_cells[CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL],
             &cluster_cells[CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL],
         )
+        if self.cluster.model.proxy_protocol:
+            self.introduce(upstream.transport)
         if self.config.log_connected:
             self.write_log()
         self.set_timer()
         self.transport.resume()
+
+    cdef void introduce(self, Transport transport) except *:
+        """The PROXY header, before anything else: whose connection this is. Behind a UNIX socket nobody has an address to tell."""
+        cdef ConnectionInfo info = self.info
+        cdef object wanted = self.cluster.model.proxy_protocol_tlvs
+        cdef list tlvs = []
+        cdef Sockaddr local
+        cdef int family
+        if info.local.family == 0 and info.local_address is None:
+            local_address(self.transport.fd, &local)
+            set_local(info, &local)
+        family = 6
+        if info.remote.family == 0 or info.local.family == 0:
+            family = 0
+        elif info.remote.family == 4 and info.local.family == 4:
+            family = 4
+        if self.cluster.model.proxy_protocol == "v1":
+            transport.commit(proxy_compose_v1(
+                transport.compose(PROXY_V1_BYTES_AT_MOST), family, info.remote.ip, info.remote.port, info.local.ip, info.local.port,
+            ))
+            return
+        if info.proxy_tlvs is not None:
+            tlvs = [tlv for tlv in info.proxy_tlvs if wanted is None or tlv[0] in wanted]
+        if proxy_v2_length(family, tlvs) > PROXY_BYTES_AT_MOST:
+            tlvs = []
+        transport.commit(proxy_compose_v2(
+            transport.compose(proxy_v2_length(family, tlvs)), family, info.remote.ip, info.remote.port, info.local.ip, info.local.port, tlvs,
+        ))
 
     # -- what the client sends
 
@@ -274,9 +307,7 @@ cdef class TcpConnection:
     cdef void drain(self, bint close_idle) except *:
         """Nobody but the two peers knows when a relay is at rest: it has Envoy's drain time. When the process ends, its limit holds."""
         cdef int64_t at_ms = self.loop.now_ms + DRAIN_MS
-        if self.upstream is None:
-            self.transport.close(CLOSE_LOCAL)
-        elif self.expires_ms == 0 or at_ms < self.expires_ms:
+        if self.expires_ms == 0 or at_ms < self.expires_ms:
             self.expires_ms = at_ms
             self.set_timer()
 
@@ -297,8 +328,9 @@ cdef class TcpConnection:
 
     cdef void on_protocol_timer(self, int64_t now_ms) except *:
         if self.expires_ms and now_ms >= self.expires_ms:
-            self.config.cells[TCP_MAX_DOWNSTREAM_CONNECTION_DURATION] += 1
-            self.flags |= FLAG_DURATION_TIMEOUT
+            if not self.chain.draining:
+                self.config.cells[TCP_MAX_DOWNSTREAM_CONNECTION_DURATION] += 1
+                self.flags |= FLAG_DURATION_TIMEOUT
             self.transport.close(CLOSE_LOCAL)
             return
         if self.log_ms and now_ms >= self.log_ms:

@@ -19,7 +19,7 @@ class Choices(NamedTuple):
 
 
 def choices(certificates: Sequence[tuple[Sequence[bytes], bool]], full_scan: bool) -> Choices:
-    """`certificates`: the names of each and whether its key is ECDSA. With `full_scan` a name that none has is served as if there were none."""
+    """`certificates`: the names of each and whether its key is ECDSA. `full_scan`: a name that none has is served as no name is."""
     exact: dict[bytes, list[int]] = {}
     suffixes: dict[bytes, list[int]] = {}
     for place, (names, _) in enumerate(certificates):

@@ -29,7 +29,6 @@ cdef class TlsTransport(Transport):
     cdef void accept_tls(self, TlsContext context, ConnectionInfo info) except *
     # `sni` None: none is sent.
     cdef void connect_tls(self, TlsContext context, bytes sni, SessionStore sessions) except *
-    cdef TlsFacts facts(self)            # of an open connection
     cdef void shake(self) except *
     cdef void finish_handshake(self) except *
     cdef void read_records(self) except *

@@ -170,11 +170,13 @@ cdef class TlsTransport:
             return
         if held is None:
             Transport.read_once(self)
+            poison(plain, PLAIN_BYTES)           # what was gathered of it has been sent
             return
         self.held = None
         self.take(<const char *>held, len(held))
         if self.loop.slice_count:
             self.loop.flush()
+        poison(plain, PLAIN_BYTES)
         if self.fd >= 0 and self.readable and not self.paused:
             self.loop.make_ready(self)
 
@@ -196,7 +198,7 @@ cdef class TlsTransport:
         self.read_records()
 
     cdef void read_records(self) except *:
-        """All that can be decrypted goes to the protocol in one piece."""
+        """All that can be decrypted goes to the protocol in one piece. It is lent for as long as the inbox is: until the event's flush."""
         cdef Protocol protocol = self.protocol
         cdef size_t total = 0, got
         cdef int result = 1
@@ -224,7 +226,6 @@ cdef class TlsTransport:
                 protocol.on_data(plain, total)
             if self.fd >= 0:
                 self.break_off(result)
-        poison(plain, PLAIN_BYTES)
 
     cdef void take_end(self) except *:
         """The socket's end. Without a close_notify before it the peer may have been cut off; as in plaintext, the protocol's framing finds out."""

@@ -1,6 +1,7 @@
 """A stream socket: borrowed bytes in, gathered bytes out, two watermarks. What the bytes mean is its Protocol's business."""
 
 from libc.stdint cimport int64_t, uint32_t
+from meshproxy.proxy.connection cimport TlsFacts
 from meshproxy.proxy.runtime cimport Protocol
 from meshproxy.workers.loop cimport Block, Gatherer, Loop, Source
 
@@ -40,6 +41,7 @@ cdef class Transport(Gatherer):
     cdef bint lingering                  # only waits for the peer's end; what comes is thrown away
 
     cdef void open(self, int fd, bint connecting) except *
+    cdef TlsFacts facts(self)            # what the handshake told; None = plaintext
     cdef void count_by(self, int64_t *rx_total, int64_t *tx_total, int64_t *tx_buffered) noexcept
     cdef void pause(self) noexcept
     cdef void resume(self) except *

@@ -39,6 +39,9 @@ cdef class Transport(Gatherer):
         self.watches_out = connecting
         self.loop.watch(self, EPOLLIN | EPOLLRDHUP | EPOLLET | (EPOLLOUT if connecting else 0))
 
+    cdef TlsFacts facts(self):
+        return None
+
     cdef void count_by(self, int64_t *rx_total, int64_t *tx_total, int64_t *tx_buffered) noexcept:
         """Where bytes are counted from now on: an upstream connection's cluster, a downstream's connection manager."""
         self.rx_total = rx_total

@@ -33,7 +33,7 @@ cdef class AutoConnection(UpstreamConnection):
         cdef HostPool pool = self.pool
         pool.on_gone(self)
         if why == CLOSE_CONNECT_FAILED:
-            pool.on_connect_failed(error == 0, error)
+            pool.on_connect_failed(self, error)
         pool.refill()
 
     cdef void on_protocol_timer(self, int64_t now_ms) except *:

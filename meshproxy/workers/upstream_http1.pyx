@@ -63,7 +63,7 @@ cdef class UpstreamHttp1(UpstreamConnection):
         if self.transport.connecting:
             self.transport.shut(CLOSE_CONNECT_FAILED, 0)
         elif self.exchange is None:
-            if not self.is_over():
+            if not self.is_expired():
                 self.cluster.cells[CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT] += 1
             self.part()
 
@@ -81,7 +81,7 @@ cdef class UpstreamHttp1(UpstreamConnection):
         cdef HostPool pool = self.pool
         pool.on_gone(self)
         if why == CLOSE_CONNECT_FAILED:
-            pool.on_connect_failed(error == 0, error)
+            pool.on_connect_failed(self, error)
         elif exchange is not None:
             self.lose(exchange, UPSTREAM_RESET)
         pool.refill()
@@ -310,7 +310,7 @@ cdef class UpstreamHttp1(UpstreamConnection):
             return
         if reusable:
             self.room = 1
-            self.pool.release(self)
+            self.pool.offer(self)
         elif tunnel:
             self.transport.linger(TUNNEL_LINGER_MS)
         else:

@@ -39,11 +39,14 @@ cdef class UpstreamHttp2(UpstreamConnection):
     cdef int64_t ping_at_ms, pong_by_ms  # 0 = none
     cdef bint going                      # the peer said GOAWAY
     cdef bint broken                     # the peer broke the protocol
+    cdef bint starved                    # not read from: the worker has no room for what paused streams might still get
     cdef void handle(self, int event) except *
     cdef void on_settings(self) except *
     cdef void on_goaway(self, int last_stream_id) except *
     cdef void after_reading(self) except *
     cdef void fail(self) except *
+    cdef void lose_stream(self, Http2UpstreamStream stream, int outcome, bint may_repeat) except *
+    cdef void feed(self) except *
     cdef void end_stream(self, Http2UpstreamStream stream) except *
     cdef void ping(self) except *
     cdef int64_t next_ping_ms(self) noexcept

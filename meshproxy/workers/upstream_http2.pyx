@@ -67,12 +67,14 @@ cdef class Http2Dialer(Dialer):
         cdef Http2UpstreamStream stream = <Http2UpstreamStream>self.free.pop() if self.free else Http2UpstreamStream()
         stream.connection = connection
         stream.host = connection.host
+        stream.tls_facts = connection.tls_facts
         stream.paused = stream.spoke = False
         return stream
 
     cdef void give(self, Http2UpstreamStream stream) except *:
         stream.connection = None
         stream.host = None
+        stream.tls_facts = None
         if len(self.free) < FREE_STREAMS:
             self.free.append(stream)
 
@@ -142,6 +144,8 @@ cdef class Http2UpstreamStream(UpstreamStream):
                 connection.session.cancel(state, NGHTTP2_NO_ERROR)       # answered before we said all
             connection.session.let_go(state)
             connection.writer.touch()
+            if self.paused:
+                connection.feed()
 
     # -- the response
 
@@ -152,6 +156,7 @@ cdef class Http2UpstreamStream(UpstreamStream):
         self.paused = False
         self.connection.session.consume(self.state)
         self.connection.writer.touch()
+        self.connection.feed()
 
     cdef void on_head(self, const char *bytes, Head *head, bint ends) except *:
         cdef Exchange exchange = self.exchange
@@ -187,6 +192,9 @@ cdef class Http2UpstreamStream(UpstreamStream):
             exchange.on_response_data(data, length)
             if self.exchange is exchange and not self.paused:
                 self.connection.session.consume(self.state)
+            elif self.exchange is exchange and self.connection.loop.is_nearly_full():
+                self.connection.starved = True
+                self.connection.transport.pause()
         if ends and self.exchange is exchange:
             self.finish(NULL, 0)
 
@@ -260,9 +268,10 @@ cdef class UpstreamHttp2(UpstreamConnection):
         cdef StreamState *state
         cdef list streams = []
         cdef Http2UpstreamStream stream
+        cdef bint repeat
         pool.on_gone(self)
         if why == CLOSE_CONNECT_FAILED:
-            pool.on_connect_failed(error == 0, error)
+            pool.on_connect_failed(self, error)
         if self.session is not None:
             state = self.session.first
             while state != NULL:
@@ -274,8 +283,25 @@ cdef class UpstreamHttp2(UpstreamConnection):
             self.writer.abandon()
             for stream in streams:
                 # The peer may have closed before it saw the request (as in RFC 9112 9.3.1).
-                stream.lose(UPSTREAM_PROTOCOL_ERROR if self.broken else UPSTREAM_RESET, not stream.spoke and self.served > 1 and not self.broken)
+                repeat = not stream.spoke and self.served > 1 and not self.broken
+                self.lose_stream(stream, UPSTREAM_PROTOCOL_ERROR if self.broken else UPSTREAM_RESET, repeat)
         pool.refill()
+
+    cdef void lose_stream(self, Http2UpstreamStream stream, int outcome, bint may_repeat) except *:
+        """One of many that are lost at once: an exception ends its exchange, not the others. It may be gone by what another's loss led to."""
+        cdef Exchange exchange = stream.exchange
+        if exchange is None or stream.connection is not self:
+            return
+        try:
+            stream.lose(outcome, may_repeat)
+        except Exception:
+            self.loop.crash(exchange)
+
+    cdef void feed(self) except *:
+        """A paused stream goes on, or is over: read again."""
+        if self.starved:
+            self.starved = False
+            self.transport.resume()
 
     # -- exchanges
 
@@ -295,7 +321,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
         self.dialer.give(stream)
         self.room += 1
         if self.transport.fd >= 0:
-            self.pool.release(self)
+            self.pool.offer(self)
 
     cdef void rest(self) except *:
         self.idle_since_ms = self.loop.now_ms
@@ -402,8 +428,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
         self.leaving = True
         self.pool.unlist(self)
         for stream in refused:
-            if stream.exchange is not None:
-                stream.lose(UPSTREAM_REFUSED, True)
+            self.lose_stream(stream, UPSTREAM_REFUSED, True)
         if not self.is_busy() and self.transport.fd >= 0:
             self.part()
 
@@ -440,7 +465,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
             return
         if self.ping_at_ms and now_ms >= self.ping_at_ms:
             self.ping()
-        if not self.leaving and self.expires_ms and self.is_over():
+        if not self.leaving and self.is_expired():
             self.retire()
         elif self.active == 0 and cluster.idle_timeout_ms and now_ms >= self.idle_since_ms + cluster.idle_timeout_ms:
             cluster.cells[CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT] += 1

@@ -15,6 +15,7 @@ from meshproxy.config.load import load_text
 from meshproxy.errors import ConfigError, Problem
 from tests.config.envoy.bootstraps import changed
 from tests.config.envoy.verdicts import ACCEPTED
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 JUNK: list[Any] = [
@@ -75,7 +76,38 @@ def everything_of_envoys() -> list[dict[str, Any]]:
 
 def everything_of_ours() -> list[dict[str, Any]]:
     files = [document.read(str(ROOT / "conf" / name)).data for name in ("meshproxy.yaml", "quickstart.yaml")]
-    return [{**data, "workers": 1, "user": "u"} for data in files]
+    return [{**data, "workers": 1, "user": "u"} for data in files] + [transports()] * 2
+
+
+def transports() -> dict[str, Any]:
+    """A native configuration with something of every kind of transport."""
+    authority = Authority()
+    issued = authority.issue("a.example")
+    pair = {"cert": {"inline": issued.pem.decode()}, "key": {"inline": issued.key_pem().decode()}}
+    rules = {"policies": {"p": {"who": [{"remote_ip": "10.0.0.0/8"}, {"not": "any"}], "may": {"one_of": [{"destination_port": [1, 9]}]}}}}
+    asked = {"client_ca": {"secret": "roots"}, "sans": ["spiffe://x/y"]}
+    tls = {**pair, **asked, "min_version": "1.2", "ciphers": ["AES128-SHA"], "key_log": "/k"}
+    limits = ["sni_cluster", {"connection_limit": 3}]
+    return {
+        "secrets": {"server": pair, "roots": {"ca": {"inline": authority.pem.decode()}}, "tickets": {"ticket_keys": {"inline": "k" * 80}}},
+        "listeners": [
+            {"address": "127.0.0.1:1", "to": "a", "tls": {**tls, "mode": "permissive"}, "proxy_protocol": {"versions": [1]}},
+            {
+                "address": "127.0.0.1:2",
+                "chains": [
+                    {"match": ["a.example"], "tls": {"certificates": "server", "ticket_keys": {"secret": "tickets"}}, "to": "a"},
+                    {"match": {"source_ports": [1]}, "tcp": {"cluster": {"a": 1}}, "connection_filters": limits},
+                ],
+                "default_chain": {"send": "x", "connection_filters": [{"rbac": {"rules": rules}}, {"local_rate_limit": {"max_tokens": 1}}]},
+                "listener_filters": ["tls_inspector", {"proxy_protocol": {"pass_tlvs": "all"}}],
+            },
+            {"address": "127.0.0.1:3", "respond": 200, "filters": ["grpc_web", {"grpc_stats": {"methods": "a.B/C"}}],
+             "http": {"http2": {"keep_alive": {"timeout": "1s"}}, "client_cert_header": {"set": ["uri"]}}},
+        ],
+        "clusters": {
+            "a": {"endpoints": "a.example:1", "protocol": "auto", "tls": {"ca": {"secret": "roots"}, **pair}, "proxy_protocol": "v2"},
+        },
+    }
 
 
 @pytest.mark.parametrize(("seed", "form"), [(1, "native"), (2, "envoy")])

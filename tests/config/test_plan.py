@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
+
 from meshproxy.config.load import load_text
 from meshproxy.config.native.node import TOP
 from meshproxy.config.plan import NEEDS_RESTART, plan, text_of
 from meshproxy.model import ResourceKind, Snapshot
+from meshproxy.model.tls import without_keys
+from tests.support.certificates import Authority, Issued
 
 OLD = """
 admin: 127.0.0.1:9901
@@ -33,6 +39,27 @@ clusters:
 
 def snapshot(text: str) -> Snapshot:
     return load_text(text, {}).snapshot
+
+
+def test_a_secret_that_changed_is_named_and_not_shown() -> None:
+    """Beside the node's own word for it, which has no keys either."""
+    authority = Authority()
+    one, other = authority.issue("a.example"), authority.issue("a.example")
+
+    def configured(issued: Issued, ticket_key: str) -> Snapshot:
+        pair = {"cert": {"inline": issued.pem.decode()}, "key": {"inline": issued.key_pem().decode()}}
+        return snapshot(json.dumps({"secrets": {"server": pair, "tickets": {"ticket_keys": {"inline": ticket_key}}}}))
+
+    old = configured(one, "j" * 80)
+    told = msgspec.structs.replace(old, secrets=tuple(map(without_keys, old.secrets)))
+    text = text_of(plan(told, configured(other, "k" * 80)))
+
+    assert text == (
+        'change secret "server": value.chain_pem is another; value.key_pem is another\n'
+        'change secret "tickets": value.keys +1 -1'
+    )
+    assert plan(told, configured(one, "j" * 80)) == []
+    assert [str(step) for step in plan(Snapshot(), old)] == ['add secret "server"', 'add secret "tickets"']
 
 
 def test_the_steps_in_their_order() -> None:

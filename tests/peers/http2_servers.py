@@ -5,6 +5,7 @@ All answer `/` with "hello", `/large` with many bytes of "x", and echo a POST wh
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tests.peers.process import Peer, free_ports, program
@@ -66,7 +67,7 @@ class NginxHttp2(_Server):
         (self.directory / "large").write_bytes(b"x" * LARGE_BYTES)
         temp = "".join(f"{kind}_temp_path {kind}_temp; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         (self.directory / "nginx.conf").write_text(f"""
-daemon off; pid nginx.pid; events {{ worker_connections 512; }}
+{"user root;" if os.geteuid() == 0 else ""} daemon off; pid nginx.pid; events {{ worker_connections 512; }}
 http {{ {temp} access_log off;
   server {{ listen 127.0.0.1:{self.port} http2; root {self.directory};
     location = / {{ return 200 hello; }} location = /large {{ }} }} }}

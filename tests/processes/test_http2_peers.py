@@ -16,7 +16,7 @@ from tests.peers import bootstrap
 from tests.peers.http2_servers import HaproxyHttp2, NginxHttp2, NodeHttp2
 from tests.peers.process import Peer, PeerMissingError
 from tests.processes.http2_mesh import LIMIT_S, http2, together
-from tests.support.http2_wire import Http2Client
+from tests.support.http2_wire import INITIAL_WINDOW_SIZE, Http2Client
 from tests.support.processes import Node
 from tests.support.wire import Client, ask, get, post
 
@@ -66,7 +66,8 @@ def test_small_and_large_answers(server: tuple[int, str, Any]) -> None:
 def test_many_at_once(server: tuple[int, str, Any]) -> None:
     """By HTTP/2 on both sides, over a hundred streams."""
     port, name, _ = server
-    with Http2Client(port) as client:
+    with Http2Client(port, {INITIAL_WINDOW_SIZE: 1 << 30}) as client:
+        client.send(client.open_windows())
         for number in range(120):
             client.request(2 * number + 1, path=f"/{name}/{'large' if number % 40 == 0 else ''}")
         sizes = {len(client.message(2 * number + 1).body) for number in range(120)}

@@ -11,6 +11,7 @@ import signal
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,9 @@ from tests.peers import bootstrap
 from tests.peers.envoy import Envoy
 from tests.peers.process import Peer, PeerMissingError, free_ports
 from tests.processes.conftest import ON_ENVOY
+from tests.support.origin import Origin
 from tests.support.processes import Node, wait_until
-from tests.support.wire import Client
+from tests.support.wire import Client, get
 
 Json = dict[str, Any]
 FILTERS = f"{bootstrap.TYPES}.extensions.filters"
@@ -89,14 +91,14 @@ class Proxy:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Proxy]]:
     started: list[Peer] = []
 
-    def begin(listeners: dict[str, Json], **node: Any) -> Proxy:
+    def begin(listeners: dict[str, Json], clusters: list[Json] | None = None) -> Proxy:
         directory = tmp_path_factory.mktemp("filters")
         *ports, admin_port = free_ports(len(listeners) + 1)
         named = dict(zip(listeners, ports, strict=True))
         whole = [{"name": name, "address": bootstrap.address(named[name]), **row} for name, row in listeners.items()]
-        config = bootstrap.bootstrap(whole, [], admin_port)
+        config = bootstrap.bootstrap(whole, clusters or [], admin_port)
         try:
-            peer = Envoy(directory, config, [*ports, admin_port]) if ON_ENVOY else Node(directory, config, **node)
+            peer = Envoy(directory, config, [*ports, admin_port]) if ON_ENVOY else Node(directory, config)
         except PeerMissingError as error:
             pytest.skip(str(error))
         started.append(peer.start())
@@ -303,6 +305,33 @@ def test_what_happened_is_counted(start: Callable[..., Proxy]) -> None:
     assert proxy.counter(f"{proxy.ports['mixed']}.downstream_listener_filter_remote_close") >= 1
 
 
+LOG_LINE = (
+    "%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT% %REQUESTED_SERVER_NAME%\n"
+)
+
+
+def test_http_behind_a_header_knows_the_client(start: Callable[..., Proxy], tmp_path: Path) -> None:
+    """Forwarded-for, and the addresses in the access log."""
+    log = tmp_path / "log"
+    with Origin() as origin:
+        routes = [bootstrap.virtual_host([bootstrap.route("/", "origin")])]
+        manager = bootstrap.http_listener("x", 0, routes, use_remote_address=True, access_log=[bootstrap.file_log(str(log), LOG_LINE)])
+        http = listener([proxy_protocol(), http_inspector()], manager["filter_chains"])
+        proxy = start({"http": http}, clusters=[bootstrap.cluster("origin", origin.port)])
+        for header in (proxy_headers.GOOD["TCP4"], proxy_headers.GOOD["v2, IPv6"], proxy_headers.GOOD["v2, LOCAL"]):
+            with proxy.connect("http") as client:
+                assert client.ask(header + get("/", "a.test", "Connection: close")).status == 200
+        seen = [origin.next_request().header("x-forwarded-for") for _ in range(3)]
+        assert wait_until(lambda: log.exists() and len(log.read_text().splitlines()) == 3, 20, proxy.peer.pid)
+
+    assert seen[:2] == ["192.0.2.1", "2001:db8::1"]
+    told = [line.split(" ") for line in log.read_text().splitlines()]
+    assert told[0] == ["192.0.2.1:56324", "198.51.100.7:443", "127.0.0.1", "-"]
+    assert told[1] == ["[2001:db8::1]:1", "[2001:db8::2]:65535", "127.0.0.1", "-"]
+    assert told[2][0].startswith("127.0.0.1:")
+    assert told[2][1] == f"127.0.0.1:{proxy.ports['http']}"
+
+
 LIMITED = """
 admin: 127.0.0.1:0
 overload: {max_worker_connections: 3}
@@ -344,3 +373,22 @@ def test_who_has_begun_to_speak_is_served_to_the_end_of_a_node(node_of: Callable
         begun.send(b"no hello")
         assert begun.exactly(10) == b"\x16\x03no hello"
     node.expected_end = True
+
+
+@pytest.mark.skipif(ON_ENVOY, reason="of our own reload")
+def test_who_waits_through_a_reload_is_served_by_the_new_configuration(node_of: Callable[..., Node]) -> None:
+    """The filters are those that it met, the chains those that hold when they are done."""
+    before = listener([proxy_protocol(stat_prefix="before")], [saying("before")], listener_filters_timeout=NEVER)
+    after = listener([http_inspector()], [saying("after")], listener_filters_timeout=NEVER)
+    (port,) = free_ports(1)
+    config = [bootstrap.bootstrap([{"name": "only", "address": bootstrap.address(port), **row}], [], 0) for row in (before, after)]
+    node = node_of(config[0], workers=1)
+    proxy = Proxy(node, {"only": port}, int(node.status()["admin"].rpartition(":")[2]))
+    with proxy.connect("only") as waiting:
+        proxy.wait_counter("downstream_pre_cx_active", 1)
+        node.configure(config[1])
+        assert node.reload().returncode == 0
+        assert proxy.said("only", b"GET / HTTP/1.1\r\n") == b"after"
+        waiting.send(proxy_headers.GOOD["TCP4"])
+        assert waiting.rest() == b"after"
+    proxy.wait_counter("http_inspector.http11_found", 1)

@@ -431,6 +431,18 @@ def test_a_life_has_an_end(relay_of: Start) -> None:
         assert proxy.logged(1)[0].split()[0] == "DT"
 
 
+def test_the_log_may_be_written_before_the_end(relay_of: Start) -> None:
+    options = {"flush_access_log_on_connected": True, "access_log_flush_interval": "0.1s"}
+    with Endpoint(echo) as origin:
+        proxy = relay_of({"relay": relay(access_log_options=options)}, [bootstrap.cluster("origin", origin.port)])
+        with proxy.connect() as client:
+            client.sendall(b"abc")
+            assert client.recv(10) == b"abc"
+            lines = proxy.logged(3)
+        assert lines[0] == f"- 0 0 origin 127.0.0.1:{origin.port} -"
+        assert lines[-1] == f"- 3 3 origin 127.0.0.1:{origin.port} -"
+
+
 # -- where to
 
 
@@ -477,6 +489,27 @@ def test_the_name_that_tls_asks_for_picks_the_cluster(relay_of: Start) -> None:
         flags = sorted((line.split()[0], line.split()[3], line.split()[5]) for line in proxy.logged(3))
         assert flags == [("-", "named.test", "named.test"), ("-", "origin", "-"), ("NC", "-", "unknown.test")]
         assert proxy.counter("tcp.relay.downstream_cx_no_route") == 1
+
+
+def test_the_endpoint_is_told_whose_connection_it_is(relay_of: Start) -> None:
+    def telling(version: str) -> Json:
+        config = {"@type": f"{bootstrap.TYPES}.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"}
+        raw = {"name": "raw", "typed_config": {"@type": f"{bootstrap.TYPES}.extensions.transport_sockets.raw_buffer.v3.RawBuffer"}}
+        config |= {"config": {"version": version}, "transport_socket": raw}
+        return {"transport_socket": {"name": "proxy_protocol", "typed_config": config}}
+
+    with Endpoint() as origin:
+        clusters = [bootstrap.cluster(version, origin.port, **telling(version)) for version in ("V1", "V2")]
+        proxy = relay_of({"one": relay("V1"), "two": relay("V2")}, clusters)
+        for name in ("one", "two"):
+            with proxy.connect(name) as client:
+                own, there = client.getsockname()[1], client.getpeername()[1]
+                one = f"PROXY TCP4 127.0.0.1 127.0.0.1 {own} {there}\r\n".encode()
+                two = b"\r\n\r\n\0\r\nQUIT\n" + b"\x21\x11\0\x0c" + bytes([127, 0, 0, 1]) * 2 + struct.pack("!HH", own, there)
+                client.sendall(b"then this")
+                expected = (one if name == "one" else two) + b"then this"
+                with origin.next() as server:
+                    assert exactly(server, len(expected)) == expected
 
 
 # -- what a connection has to pass
@@ -559,7 +592,8 @@ LIVE_RULES: dict[str, tuple[bool, Json, dict[str, int]]] = {
 def test_who_may_connect(relay_of: Start) -> None:
     """Each rule on a listener of its own; what it says and counts was checked against Envoy."""
     listeners = {
-        name: relay("origin", [network_filter("rbac", "RBAC", stat_prefix=name, **settings)]) for name, (_, settings, _) in LIVE_RULES.items()
+        name: relay("origin", [network_filter("rbac", "RBAC", stat_prefix=name, **settings)])
+        for name, (_, settings, _) in LIVE_RULES.items()
     }
     with Endpoint(echo) as origin:
         proxy = relay_of(listeners, [bootstrap.cluster("origin", origin.port)])

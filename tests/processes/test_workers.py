@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -188,7 +189,7 @@ def test_a_killed_master_leaves_nobody_behind(node_of, origin: Origin) -> None:
 
 def test_processes_have_names(node_of, origin: Origin) -> None:
     node = node_of(meshes.plain(origin.port), workers=2)
-    titles = {open(f"/proc/{pid}/cmdline").read().replace("\0", " ").strip() for pid in [node.pid, *children_of(node.pid)]}  # noqa: SIM115
+    titles = {Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() for pid in [node.pid, *children_of(node.pid)]}
 
     assert titles == {"meshproxy: master", "meshproxy: worker 0", "meshproxy: worker 1", "meshproxy: agent"}
 

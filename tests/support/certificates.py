@@ -69,11 +69,13 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, *sans: str, subject: str = "", key: Key | None = None, valid_from_days: float = -1, valid_days: float = 365
+        self, *sans: str | x509.GeneralName, subject: str = "", key: Key | None = None, valid_from_days: float = -1,
+        valid_days: float = 365,
     ) -> Issued:
         """A certificate for DNS names, IP addresses, `spiffe://` (or other) URIs and `user@host`; days count from now."""
         key = key or ecdsa_key()
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or (sans[0] if sans and "/" not in sans[0] else "test"))])
+        names = [san for san in sans[:1] if isinstance(san, str) and "/" not in san]
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or (names or ["test"])[0])])
         builder = _builder(name, self.name, key, -valid_from_days, valid_days)
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName([_general(san) for san in sans]), critical=False)
@@ -116,7 +118,9 @@ def _builder(name: x509.Name, issuer: x509.Name, key: Key, since_days: float, va
     return builder.not_valid_after(now + datetime.timedelta(days=valid_days))
 
 
-def _general(san: str) -> x509.GeneralName:
+def _general(san: str | x509.GeneralName) -> x509.GeneralName:
+    if isinstance(san, x509.GeneralName):
+        return san
     if "://" in san:
         return x509.UniformResourceIdentifier(san)
     if "@" in san:

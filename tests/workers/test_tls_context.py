@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from meshproxy.workers.tls_context import SessionStore, TlsContext
 
 from meshproxy.model import (
     Certificate,
@@ -23,6 +22,7 @@ from meshproxy.model import (
     UpstreamTls,
 )
 from meshproxy.model import KeyLog as KeyLogModel
+from meshproxy.workers.tls_context import SessionStore, TlsContext
 from tests.support.certificates import Authority, Issued, ecdsa_key, rsa_key
 from tests.support.metrics import LISTENER_SSL
 from tests.workers.tls import Both, Conversation, Worker
@@ -215,7 +215,8 @@ def test_revoked_certificates(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize(("kind", "match", "san", "good"), [
-    ("dns", ("exact", "a.test"), "a.test", True), ("dns", ("exact", "A.test"), "a.test", True), ("dns", ("exact", "b.test"), "a.test", False),
+    ("dns", ("exact", "a.test"), "a.test", True), ("dns", ("exact", "A.test"), "a.test", True),
+    ("dns", ("exact", "b.test"), "a.test", False),
     ("dns", ("exact", "b.a.test"), "*.a.test", True), ("dns", ("exact", "c.b.a.test"), "*.a.test", False),
     ("dns", ("suffix", ".test"), "a.test", True), ("dns", ("prefix", "b"), "a.test", False),
     ("dns", ("regex", "[ab]\\.test"), "a.test", True), ("dns", ("regex", "a"), "a.test", False),
@@ -241,7 +242,8 @@ def test_pins_and_hashes(worker: Worker, stranger: Authority) -> None:
     known, unknown, foreign = worker.authority.issue("a"), worker.authority.issue("a"), stranger.issue("a")
     digest = hashlib.sha256(der(known)).digest()
     for validation in (
-        PeerValidation(spki_pins=(spki(known),)), PeerValidation(hashes=(digest,)), PeerValidation(spki_pins=(bytes(32),), hashes=(digest,)),
+        PeerValidation(spki_pins=(spki(known),)), PeerValidation(hashes=(digest,)),
+        PeerValidation(spki_pins=(bytes(32),), hashes=(digest,)),
     ):
         assert verdict(worker, validation, known) == (True, {"handshake": 1})
         assert verdict(worker, validation, unknown) == (False, {"fail_verify_cert_hash": 1})
@@ -321,9 +323,8 @@ def test_a_session_does_not_skip_what_is_demanded_now(worker: Worker, version: s
     own = worker.authority.issue("client")
     client = worker.client(minimum=version, maximum=version, own=own)
     lax = worker.context(DownstreamTls(certificates=("server",), validation=CA))
-    strict = worker.context(
-        DownstreamTls(certificates=("server",), validation=PeerValidation(trusted_ca="ca", sans=(SanMatch("dns", StringMatch("exact", "client")),)))
-    )
+    named = PeerValidation(trusted_ca="ca", sans=(SanMatch("dns", StringMatch("exact", "client")),))
+    strict = worker.context(DownstreamTls(certificates=("server",), validation=named))
     assert not resumed(worker, lax, strict, client)
     revoking = worker.context(
         DownstreamTls(certificates=("server",), validation=CA),

@@ -10,10 +10,10 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
-from meshproxy.workers.tls_context import TlsContext
 
 from meshproxy.model import DownstreamTls, TlsParameters, UpstreamTls
 from meshproxy.scoreboard.catalogue import BlockKind, offsets
+from meshproxy.workers.tls_context import TlsContext
 from tests.support.metrics import LISTENER_SSL
 from tests.workers.tls import Both, Conversation, Worker
 

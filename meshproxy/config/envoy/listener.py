@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from meshproxy.config.chains import check_chains, with_needed_filters
+from meshproxy.config.chains import check_chains, needs_tls_inspector, with_original_dst
 from meshproxy.config.envoy.access_log import access_logs
 from meshproxy.config.envoy.address import address
 from meshproxy.config.envoy.chain import Made, filter_chain
@@ -67,13 +67,16 @@ def listener(message: Any, path: Path, translation: Translation) -> Entrance | N
         addresses=tuple(addresses),
         chains=matched,
         default_chain=default.chain if default is not None else None,
-        filters=with_needed_filters(filters, matched, made.get("use_original_dst", False)),
+        filters=with_original_dst(filters, made.get("use_original_dst", False)),
         continue_on_filters_timeout=given.get("continue_on_listener_filters_timeout", False),
         ipv6_only=_ipv6_only(message),
         stat_prefix=given.get("stat_prefix", ""),
         access_logs=logs,
         **made,
     )
+    if needs_tls_inspector(filters, matched):
+        wrong = "a filter chain asks for TLS, its server name or protocol, and nothing finds it out"
+        translation.problems.warning((path, "filter_chains"), f"{wrong}. Add the tls_inspector to listener_filters.")
     check_chains(whole, places, translation.problems)
     every = [*chains, *([default] if default is not None else [])]
     return Entrance(whole, path, tuple(each.table for each in every))

@@ -10,9 +10,9 @@ from meshproxy.config import rules
 from meshproxy.config.native.address import Place
 from meshproxy.config.native.http import HTTP2
 from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Size, Text, Whole, Word
+from meshproxy.config.native.listener_filter import Tlvs
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
 from meshproxy.config.native.secrets import Secured
-from meshproxy.config.native.tcp import Tlvs
 from meshproxy.config.native.tls import UPSTREAM_TLS, Draft
 from meshproxy.config.problems import Path, Problems, told
 from meshproxy.config.tls_rules import UPSTREAM_ALPN

@@ -104,7 +104,7 @@ FILTER = Section(
     help="One step of what requests go through: a filter in plain Python, or one of ours by its name.",
     make=_make_filter,
     split=_split_filter,
-    short=lambda value: {value: True if value == "grpc_web" else {}} if value in _WORDS else None,
+    short=lambda value: {value: True if value == "grpc_web" else {}} if isinstance(value, str) and value in _WORDS else None,
     shorten=_shorten_filter,
     short_schemas=({"enum": list(_WORDS)},),
     short_label=", ".join(_WORDS),

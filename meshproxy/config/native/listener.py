@@ -10,9 +10,9 @@ from meshproxy.config.chains import check_chains, with_needed_filters
 from meshproxy.config.native.address import Place
 from meshproxy.config.native.chain import CHAIN, CHAIN_ROWS, Made, Written, make_chain, split_chain
 from meshproxy.config.native.kinds import Duration, Flag, ListOf, Size, Text, Whole
+from meshproxy.config.native.listener_filter import LISTENER_FILTER, PROXY_PROTOCOL
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
 from meshproxy.config.native.secrets import Secured
-from meshproxy.config.native.tcp import LISTENER_FILTER, PROXY_PROTOCOL
 from meshproxy.config.native.telemetry import ACCESS_LOGS
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import ChainMatch, FilterChain, Listener, ProxyProtocol, RouteTable

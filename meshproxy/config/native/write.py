@@ -76,7 +76,9 @@ class _Dumper(yaml.CSafeDumper):
 
 
 def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if stays_text(text) else "'")
+    # Lines as they are, for certificates and bodies; libyaml takes quotes all the same where that would change the text.
+    style = "|" if "\n" in text.rstrip("\n") else None if stays_text(text) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -102,6 +102,15 @@ def test_admin_logs_of_both_kinds_are_taken(name: str) -> None:
     assert loaded.snapshot.admin.access_logs == (AccessLog(sink="file", path="/dev/null", text=DEFAULT_FORMAT),)
 
 
+def test_what_nothing_finds_out_is_told() -> None:
+    """Envoy adds no TLS inspector, so such a chain gets no connection."""
+    told = changed({f"{LISTENER}.filter_chains.0.filter_chain_match": {"server_names": ["a.example"]}})
+    loaded = load_text(json.dumps(told), {})
+
+    assert [problem.path for problem in loaded.warnings] == ["static_resources.listeners[0].filter_chains"]
+    assert loaded.snapshot.listeners[0].filters == ()
+
+
 @pytest.mark.slow
 def test_envoys_verdict(tmp_path: Path) -> None:
     """What is accepted here, stock Envoy accepts."""

@@ -1,0 +1,6 @@
+"""Keys of session tickets."""
+
+class TicketKeys:
+    def __init__(self, keys: tuple[bytes, ...] = (), root: bytes | None = None) -> None: ...
+
+def derived(root: bytes, epoch: int) -> bytes: ...
