@@ -74,6 +74,21 @@ class LetGo(Message, kw_only=True):
     version: str
 
 
+class WantBlock(Message, kw_only=True):
+    """worker -> master: a place in the scoreboard for what showed itself in traffic. `kind` is a BlockKind's name."""
+
+    kind: str
+    name: str
+
+
+class BlockGiven(Message, kw_only=True):
+    """master -> worker: the answer; none comes when the table is full."""
+
+    kind: str
+    name: str
+    cell: int
+
+
 class Ready(Message, kw_only=True):
     """worker, agent -> master: started, configured and serving."""
 
@@ -183,5 +198,5 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | LetGo | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Order | Answer
+    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Order | Answer
 )

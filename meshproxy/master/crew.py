@@ -11,7 +11,7 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import WorkerBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, Message, Ready, Stop
+from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, Message, Ready, Stop, WantBlock
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Slot, State
@@ -40,6 +40,7 @@ class Crew:
     on_born: Callable[[Worker], None]
     on_ready: Callable[[Worker], None]
     on_applied: Callable[[Worker, Applied], None]
+    on_want_block: Callable[[Worker, WantBlock], None]
     on_gone: Callable[[Slot, int, int], None]
     workers: dict[int, Worker] = field(default_factory=dict)
     _crash_fds: dict[int, int] = field(default_factory=dict)
@@ -148,6 +149,8 @@ class Crew:
             if message.error:
                 self.node.journal.error("worker refuses a change", slot=worker.slot.number, version=message.version, error=message.error)
             self.on_applied(worker, message)
+        elif isinstance(message, WantBlock):
+            self.on_want_block(worker, message)
         elif isinstance(message, LetGo):
             self.node.retirement.let_go(worker.pid, self.node.configuration.versions.order(message.version))
 

@@ -22,6 +22,7 @@ from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
 from meshproxy.master.crew import Crew, Worker
 from meshproxy.master.journal import Journal
+from meshproxy.master.late_blocks import LateBlocks
 from meshproxy.master.node import Command, Entries
 from meshproxy.master.orders import Orders
 from meshproxy.master.reload import Reloader
@@ -97,9 +98,11 @@ class Master:
         self.keeper = AgentKeeper(node, on_order=lambda order, channel: self.orders.take(order, channel),
                                   on_resource=lambda put: self.reloader.put_resource(put))
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
-                         on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied), on_gone=self._on_gone)
+                         on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied),
+                         on_want_block=lambda worker, wanted: self.late_blocks.give(worker, wanted), on_gone=self._on_gone)
         self.scale = Scale(node, self.crew, set(start.foreign_pages))
         self.reloader = Reloader(node, self.crew, self.keeper)
+        self.late_blocks = LateBlocks(node, self.crew, self.keeper)
         self.upgrader = Upgrader(node, self.keeper, self._inheritance, self._on_handed_over)
         self.orders = Orders(node, self.reloader, self.upgrader, self.keeper, self.end)
         self.control = ControlServer(start.control_fd, node.loop, node.journal, self.orders.take)

@@ -129,6 +129,7 @@ cdef class Exchange(Actor):
 
     cdef void on_request_data(self, const char *data, size_t length) except *:
         """A piece of the body, borrowed: straight on when the upstream has the head, else kept."""
+        cdef StreamFilter first = self.first_filter
         cdef HttpConfig config = self.config
         if self.phase == PHASE_DONE or self.phase == PHASE_LOCAL:
             return
@@ -138,8 +139,8 @@ cdef class Exchange(Actor):
             config.cells[HTTP_DOWNSTREAM_RQ_TOO_LARGE] += 1
             self.fail(BODY_TOO_LARGE)
             return
-        if self.first_filter is not None:
-            self.first_filter.on_request_data(data, length)
+        if first is not None:
+            first.on_request_data(data, length)
         else:
             self.pass_request_data(data, length)
 
@@ -162,6 +163,7 @@ cdef class Exchange(Actor):
             self.pause_request()
 
     cdef void on_request_end(self, const char *trailers, size_t length) except *:
+        cdef StreamFilter first = self.first_filter
         if self.phase == PHASE_DONE or self.request_complete:
             return
         self.request_complete = True
@@ -170,8 +172,8 @@ cdef class Exchange(Actor):
         if self.route_timeout_ms and self.phase != PHASE_LOCAL:
             self.route_deadline_ms = self.runtime.now_ms + self.route_timeout_ms
             self.arm()
-        if self.first_filter is not None:
-            self.first_filter.on_request_end(trailers, length)
+        if first is not None:
+            first.on_request_end(trailers, length)
         else:
             self.pass_request_end(trailers, length)
 
@@ -510,6 +512,7 @@ cdef class Exchange(Actor):
 
     cdef void on_response_head(self, const char *bytes, Head *head) except *:
         """The final head from upstream; `head.body` tells whether a body follows."""
+        cdef StreamFilter first = self.first_filter
         cdef UpstreamStream upstream
         cdef uint32_t reasons
         self.response_start_us = self.runtime.now_us
@@ -540,7 +543,7 @@ cdef class Exchange(Actor):
             self.config.cells[HTTP_DOWNSTREAM_CX_UPGRADES_TOTAL] += 1
             self.config.cells[HTTP_DOWNSTREAM_CX_UPGRADES_ACTIVE] += 1
             self.route_deadline_ms = 0
-        if self.last_filter is not None:
+        if first is not None:
             self.last_filter.on_response_head(bytes, head, head.body == BODY_NONE)
         else:
             self.pass_response_head(bytes, head, head.body == BODY_NONE and not self.tunnel)
@@ -572,8 +575,9 @@ cdef class Exchange(Actor):
             cells[CLUSTER_UPSTREAM_RQ_100 + cell] += 1
 
     cdef void on_response_data(self, const char *data, size_t length) except *:
+        cdef StreamFilter first = self.first_filter
         self.progress_ms = self.runtime.now_ms
-        if self.last_filter is not None:
+        if first is not None:
             self.last_filter.on_response_data(data, length)
         else:
             self.pass_response_data(data, length)
@@ -591,13 +595,14 @@ cdef class Exchange(Actor):
 
     cdef void on_response_end(self, const char *trailers, size_t length) except *:
         """The last byte from upstream; the upstream stream has let go of us."""
+        cdef StreamFilter first = self.first_filter
         self.upstream = None
         self.response_complete = True
         self.response_end_us = self.runtime.now_us
         histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_RQ_TIME], self.response_end_us - self.upstream_start_us)
         if self.route.virtual_host.block >= 0:
             self.count_virtual_host()
-        if self.last_filter is not None:
+        if first is not None:
             self.last_filter.on_response_end(trailers, length)
         else:
             self.pass_response_end(trailers, length)
@@ -691,6 +696,8 @@ cdef class Exchange(Actor):
         cdef char number[24]
         lines_add(&self.response_lines, b"content-type", 12, b"application/grpc", 16)
         lines_add(&self.response_lines, b"grpc-status", 11, number, headers.decimal(number, grpc_status_of(outcome, status)))
+        if not self.downstream.http2:            # its framing says by itself that there is no body
+            lines_raw(&self.response_lines, b"content-length: 0\r\n", 19)
         if length:
             add_grpc_message(&self.response_lines, body, length)
         if self.route is not None and self.target is not None:
@@ -813,6 +820,7 @@ cdef class Exchange(Actor):
 
     cdef void clear(self) noexcept:
         """Ready for the next request: memory of a usual size is kept, everything else is let go."""
+        cdef StreamFilter each, below
         self.drop_body()
         if self.bytes_capacity > KEPT_MEMORY_BYTES:
             free(self.bytes)
@@ -836,6 +844,12 @@ cdef class Exchange(Actor):
         self.tried = None
         self.pending = None
         self.filter_state = None
+        # A step may be what ends the exchange: the filters stay while their steps run, and refer to each other one way only afterwards.
+        each = self.last_filter
+        while each is not None:
+            below = each.downward
+            each.downward = None
+            each = below
         self.first_filter = self.last_filter = None
         self.request_trailers = None
         self.failure_reason = None

@@ -17,6 +17,8 @@ cdef void send_response(Exchange exchange, const char *bytes, Head *head) except
 cdef void edit_response(Exchange exchange, Edits edits, const char *bytes, Head *head) except *
 # Path and authority as the router shall see them.
 cdef void locate(Exchange exchange) except *
+# Mark every field with that id (HEADER_*) as dropped.
+cdef void drop_known(Head *head, int id) noexcept
 cdef int drop_fields(const char *bytes, Head *head, const char *name, size_t length) noexcept
 cdef void fill_input(Exchange exchange, RouteInput *request) noexcept
 cdef size_t decimal(char *out, uint64_t value) noexcept

@@ -23,7 +23,7 @@ cdef bytes INTERNAL_NAMES = (
 cdef bytes EDGE_NAMES = b"x-envoy-downstream-service-cluster\nx-envoy-downstream-service-node\nx-envoy-decorator-operation\n"
 
 
-cdef inline void drop_known(Head *head, int id) noexcept:
+cdef void drop_known(Head *head, int id) noexcept:
     cdef int i = head.known[id]
     if i >= 0:
         while i < head.count:

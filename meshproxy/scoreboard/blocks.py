@@ -144,6 +144,10 @@ class BlockAllocator:
             raise
         return taken
 
+    def lend(self, kind: str, name: str) -> int:
+        """A block without a resource, for as long as this allocator lives. Raises TableFullError."""
+        return self._blocks.take((kind, name))
+
     def release(self, resource: Resource) -> int:
         """The resource is replaced or removed. Returns the token to `reclaim` with when no worker uses it any more."""
         return self._release(resource.blocks)

@@ -48,6 +48,7 @@ class BlockKind(enum.Enum):
     CLUSTER = "cluster.{}."
     CLUSTER_SSL = "cluster.{}.ssl."
     CLUSTER_HTTP2 = "cluster.{}.http2."
+    GRPC = "cluster.{}"
     HOST = ""
 
 
@@ -80,6 +81,13 @@ TLS_SIGNATURES = (
     "rsa_pss_rsae_sha512", "rsa_pkcs1_sha256", "rsa_pkcs1_sha384", "rsa_pkcs1_sha512", "rsa_pkcs1_sha1", "other",
 )
 """Names with a counter of their own; the rest are counted as `other`."""
+
+
+GRPC_STATUSES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
 
 
 def _c(name: str, help: str) -> Row:
@@ -375,6 +383,15 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
     ),
     BlockKind.CLUSTER_SSL: _ssl(),
     BlockKind.CLUSTER_HTTP2: _http2(),
+    BlockKind.GRPC: (
+        _c("total", "calls"),
+        _c("success", "calls with status 0"),
+        _c("failure", "calls with another status, or with none"),
+        _c("request_message_count", "messages from clients"),
+        _c("response_message_count", "messages to clients"),
+        *(_c(str(status), f"calls with status {status} ({name})") for status, name in enumerate(GRPC_STATUSES)),
+        _h("upstream_rq_time", "time of calls"),
+    ),
     BlockKind.HOST: (
         _c("cx_total", "connections"),
         _g("cx_active", "connections open"),

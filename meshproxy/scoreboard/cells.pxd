@@ -479,6 +479,32 @@ cdef enum:
     CLUSTER_HTTP2_CELLS = 22
 
 cdef enum:
+    GRPC_TOTAL = 0
+    GRPC_SUCCESS = 1
+    GRPC_FAILURE = 2
+    GRPC_REQUEST_MESSAGE_COUNT = 3
+    GRPC_RESPONSE_MESSAGE_COUNT = 4
+    GRPC_0 = 5
+    GRPC_1 = 6
+    GRPC_2 = 7
+    GRPC_3 = 8
+    GRPC_4 = 9
+    GRPC_5 = 10
+    GRPC_6 = 11
+    GRPC_7 = 12
+    GRPC_8 = 13
+    GRPC_9 = 14
+    GRPC_10 = 15
+    GRPC_11 = 16
+    GRPC_12 = 17
+    GRPC_13 = 18
+    GRPC_14 = 19
+    GRPC_15 = 20
+    GRPC_16 = 21
+    GRPC_UPSTREAM_RQ_TIME = 22
+    GRPC_CELLS = 295
+
+cdef enum:
     HOST_CX_TOTAL = 0
     HOST_CX_ACTIVE = 1
     HOST_CX_CONNECT_FAIL = 2

@@ -30,6 +30,7 @@ _THINGS = {
     BlockKind.LOCAL_RATE_LIMIT: "`<name>` is the filter's `stat_prefix`.",
     BlockKind.RBAC: "`<name>` is the network filter's `stat_prefix`.",
     BlockKind.CLUSTER_SSL: "Of clusters with TLS.",
+    BlockKind.GRPC: "`<name>` is `.<cluster>.grpc.<service>.<method>.`; with the filter `grpc_stats`.",
     BlockKind.CLUSTER_HTTP2: "Of clusters that may speak HTTP/2.",
     BlockKind.HTTP: "`<name>` is the connection manager's `stat_prefix`; several with one prefix count together.",
     BlockKind.VHOST: "Only for virtual hosts with `stats`.",

@@ -70,4 +70,9 @@ def tagged(kind: BlockKind | None, thing: str, row: str) -> Tagged:
     if kind is BlockKind.SERVER:
         # A name of its own: a sum over all labels of `server.x` must not count everything twice.
         return Tagged("server.worker." + row, ((THING_TAG[kind], thing.removeprefix("worker_")),))
+    if kind is BlockKind.GRPC:
+        cluster, _, called = thing.partition(".grpc.")
+        service, _, method = called.removesuffix(".").rpartition(".")
+        named = (("envoy.grpc_bridge_service", service), ("envoy.grpc_bridge_method", method)) if called else ()
+        return Tagged("cluster.grpc." + row, (("envoy.cluster_name", clean(cluster)), *named))
     return Tagged(name, (*tags, (THING_TAG[kind], clean(thing.removesuffix(".")))))

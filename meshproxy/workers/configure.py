@@ -17,6 +17,7 @@ from meshproxy.proxy.exchange import RouterSlot
 from meshproxy.proxy.router import Router, compile_slices
 from meshproxy.scoreboard.region import Region
 from meshproxy.workers.cluster_config import Clusters
+from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.listener_config import Listeners
 from meshproxy.workers.loop import Loop
 from meshproxy.workers.security import Securities
@@ -32,7 +33,8 @@ class Configuration:
     """Everything by name that this worker runs on."""
 
     def __init__(
-        self, loop: Loop, region: Region, slot: int, max_worker_connections: int, ticket_root: bytes, log: logging.Logger,
+        self, loop: Loop, region: Region, slot: int, max_worker_connections: int, ticket_root: bytes, late_blocks: LateBlocks,
+        log: logging.Logger,
     ) -> None:
         self.loop = loop
         self.region = region
@@ -43,7 +45,7 @@ class Configuration:
         """What the present change took out of use: its metrics' places are free once nothing refers to it."""
         self.clusters = Clusters(loop, region, slot, self.securities, self._retire)
         self.listeners = Listeners(
-            loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, log,
+            loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, late_blocks, log,
         )
         self._slice_started_ns = 0
 

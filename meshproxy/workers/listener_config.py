@@ -8,9 +8,25 @@ import os
 from collections.abc import Callable, Iterable
 
 from meshproxy.errors import ConfigError, Problem
+from meshproxy.filters.grpc_http1_bridge import GrpcHttp1BridgeMaker
+from meshproxy.filters.grpc_stats import GrpcStatsMaker
+from meshproxy.filters.grpc_web import GrpcWebMaker
 from meshproxy.filters.python import Greenlets, PythonFilters
 from meshproxy.ipc.messages import ListenerSocket
-from meshproxy.model import Echo, FilterChain, HttpConnectionManager, Listener, NetworkDirectResponse, PythonFilter, SocketAddress, TcpProxy
+from meshproxy.model import (
+    Echo,
+    FilterChain,
+    GrpcHttp1Bridge,
+    GrpcStats,
+    GrpcWeb,
+    HttpConnectionManager,
+    Listener,
+    NetworkDirectResponse,
+    PythonFilter,
+    SocketAddress,
+    TcpProxy,
+)
+from meshproxy.model.listener import HttpFilter
 from meshproxy.model.chain_match import overlap
 from meshproxy.proxy.exchange import FilterMaker, HttpConfig, LogTarget, RouterSlot
 from meshproxy.scoreboard.blocks import logs_of
@@ -24,6 +40,7 @@ from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.echo import EchoChain, ResponseChain
 from meshproxy.workers.http_chain import ExchangePool, HttpChain
 from meshproxy.workers.inspect import Destinations, ListenerFilters, Waiting
+from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.listener import Chain, ConnectionFilter
 from meshproxy.workers.listener import Listener as LiveListener
 from meshproxy.workers.listener_filters import listener_filters_of
@@ -34,7 +51,11 @@ from meshproxy.workers.security import Securities, refused
 from meshproxy.workers.tcp_proxy import TcpChain, TcpConfig
 from meshproxy.workers.tls_downstream import DownstreamSecurity
 
-STREAM_FILTERS: dict[type, Callable[..., FilterMaker]] = {}
+STREAM_FILTERS: dict[type, Callable[[HttpFilter, LateBlocks], FilterMaker]] = {
+    GrpcStats: GrpcStatsMaker,
+    GrpcWeb: lambda _model, _late_blocks: GrpcWebMaker(),
+    GrpcHttp1Bridge: lambda model, _late_blocks: GrpcHttp1BridgeMaker(model),
+}
 """Who makes the compiled filter of a model row."""
 
 Swap = Callable[[], None]
@@ -76,7 +97,7 @@ class Listeners:
 
     def __init__(
         self, loop: Loop, region: Region, slot: int, max_worker_connections: int, pools: ClusterPools, securities: Securities,
-        route_slot: Callable[[str], RouterSlot], retire: Callable[[object], None], log: logging.Logger,
+        route_slot: Callable[[str], RouterSlot], retire: Callable[[object], None], late_blocks: LateBlocks, log: logging.Logger,
     ) -> None:
         self.loop = loop
         self.region = region
@@ -86,6 +107,7 @@ class Listeners:
         self.securities = securities
         self.route_slot = route_slot
         self.retire = retire
+        self.late_blocks = late_blocks
         self.log = log
         self.exchanges = ExchangePool(loop)
         self.greenlets = Greenlets()
@@ -196,7 +218,7 @@ class Listeners:
 
     def _stream_filters(self, manager: HttpConnectionManager) -> list[FilterMaker]:
         """The compiled filters, in the order of the configuration."""
-        return [STREAM_FILTERS[type(row)](row) for row in manager.filters if type(row) in STREAM_FILTERS]
+        return [STREAM_FILTERS[type(row)](row, self.late_blocks) for row in manager.filters if type(row) in STREAM_FILTERS]
 
     def _python_filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
         """The user's filter objects, one of each for this connection manager in this worker."""

@@ -17,9 +17,10 @@ from meshproxy.clock import monotonic_s
 from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, Ready, Sockets, Stop
+from meshproxy.ipc.messages import AdoptConnections, Applied, BlockGiven, Configure, Drain, LetGo, Ready, Sockets, Stop
 from meshproxy.scoreboard.region import SLOT_STATES
 from meshproxy.workers.configure import Configuration
+from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.loop import Loop
 
 log = logging.getLogger("meshproxy.worker")
@@ -68,8 +69,9 @@ class Worker:
         self.boot = boot
         self.hub = get_hub()
         self.loop = Loop(self.hub, boot.region, boot.slot, boot.process.max_worker_buffer_bytes, log)
+        self.late_blocks = LateBlocks(boot.region, boot.slot, self.send)
         self.configuration = Configuration(
-            self.loop, boot.region, boot.slot, boot.process.max_worker_connections, boot.ticket_root, log,
+            self.loop, boot.region, boot.slot, boot.process.max_worker_connections, boot.ticket_root, self.late_blocks, log,
         )
         self.channel = Channel.from_fd(boot.channel_fd)
         self.orders: Queue = Queue()
@@ -113,6 +115,8 @@ class Worker:
                 self.early_sockets += zip(message.sockets, fds, strict=True)
             elif isinstance(message, AdoptConnections):
                 self.configuration.adopt(message.listener, fds)
+            elif isinstance(message, BlockGiven):
+                self.late_blocks.given(message)
             elif isinstance(message, Stop):
                 self.end()
         if self.channel.closed:
