@@ -15,7 +15,7 @@ from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
 
 cdef enum:
     KEPT_MEMORY_BYTES = 16384            # of a pooled exchange's blocks; larger ones go back to the allocator
-    MEMORY_BYTES = 4096                  # most heads with their tables of fields
+    MEMORY_BYTES = 1024                  # many heads with their tables of fields; a stream that is open for long holds it
 
 
 include "exchange_sides.pxi"
