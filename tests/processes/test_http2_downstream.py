@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
 import struct
@@ -14,6 +15,8 @@ import pytest
 
 from tests.peers import bootstrap, h2spec
 from tests.peers.process import Peer, PeerMissingError
+from tests.processes.http2_mesh import http2
+from tests.support.certificates import Authority
 from tests.support.http2_wire import (
     CANCEL,
     DATA,
@@ -22,6 +25,7 @@ from tests.support.http2_wire import (
     GOAWAY,
     HEADERS,
     INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
     NO_ERROR,
     PING,
     PREFACE,
@@ -29,12 +33,14 @@ from tests.support.http2_wire import (
     RST_STREAM,
     WINDOW_UPDATE,
     Http2Client,
+    Http2Server,
     Http2Wire,
     frame,
+    http2_origin,
     settings,
-)  # fmt: skip
+)
 from tests.support.origin import OK, Connection, Origin, Request, answer
-from tests.support.processes import wait_until
+from tests.support.processes import pss_bytes, wait_until
 from tests.support.wire import Client, ClosedError, Stream, get
 
 LIMIT_S = 20.0
@@ -512,6 +518,38 @@ def test_a_client_that_answers_no_ping_is_dead(proxy_of, mesh: Mesh) -> None:
         assert client.message(1).body == b"ok"
 
 
+def test_an_idle_stream_costs_little(node_of, on_envoy: bool) -> None:
+    """HTTP/2 on both sides, as a gRPC stream that waits for its next message."""
+    if on_envoy:
+        pytest.skip("our own bound")
+    count = 1000
+
+    def hold(peer: Http2Server) -> None:
+        peer.accept({MAX_CONCURRENT_STREAMS: 3 * count})
+        with contextlib.suppress(ClosedError):
+            while True:
+                peer.send(peer.headers(peer.head()[0], [(":status", "200"), ("content-type", "application/grpc")]))
+
+    def opened(port: int, streams: int) -> Http2Client:
+        client = Http2Client(port)
+        for stream in range(1, 2 * streams, 2):
+            client.request(stream, [("content-type", "application/grpc"), ("te", "trailers")], method="POST", path="/a.B/C", ends=False)
+        for stream in range(1, 2 * streams, 2):
+            client.head(stream)
+        return client
+
+    with http2_origin(hold) as origin:
+        limits = {"thresholds": [{"max_requests": 10 * count, "max_pending_requests": 10 * count}]}
+        cluster = bootstrap.cluster("origin", origin.port, **http2(), circuit_breakers=limits)
+        hosts = [bootstrap.virtual_host([bootstrap.route("/", {"cluster": "origin", "timeout": "0s"})])]
+        node = node_of(bootstrap.bootstrap([bootstrap.http_listener("ingress", 0, hosts)], [cluster]), workers=1)
+        workers = [row["pid"] for row in node.ready_workers()]
+        with opened(node.port_of("ingress"), 10):
+            before = pss_bytes(workers)
+            with opened(node.port_of("ingress"), count):
+                assert (pss_bytes(workers) - before) / count <= 6 * 1024
+
+
 # -- others' clients
 
 
@@ -524,14 +562,24 @@ def test_curl_asks_in_each_way(mesh: Mesh) -> None:
         assert done.stdout in ("ok2 200", "ok1.1 200"), done  # a request with a body is not upgraded
 
 
-def test_the_conformance_suite(proxy_of, mesh: Mesh, tmp_path: Path, on_envoy: bool) -> None:
+@pytest.mark.parametrize("tls", [False, True], ids=["h2c", "TLS"])
+def test_the_conformance_suite(node_of, mesh: Mesh, tmp_path: Path, on_envoy: bool, tls: bool) -> None:
     if on_envoy:
         pytest.skip("Envoy passes 133 of them")
     mesh.origin.script = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 100)
     hosts = [bootstrap.virtual_host([bootstrap.route("/", "origin")])]
-    proxy = proxy_of(hosts, [bootstrap.cluster("origin", mesh.origin.port)], {"codec_type": "HTTP2"})
+    listener = bootstrap.http_listener("ingress", 0, hosts, **({} if tls else {"codec_type": "HTTP2"}))
+    if tls:
+        chain, key = (str(path) for path in Authority().issue("localhost", "127.0.0.1").write(tmp_path, "server"))
+        common = {
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_certificates": [{"certificate_chain": {"filename": chain}, "private_key": {"filename": key}}],
+        }
+        context = {"@type": f"{bootstrap.TYPES}.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": common}
+        listener["filter_chains"][0]["transport_socket"] = {"name": "tls", "typed_config": context}
+    node = node_of(bootstrap.bootstrap([listener], [bootstrap.cluster("origin", mesh.origin.port)]))
     try:
-        found = h2spec.run(proxy.port, tmp_path)
+        found = h2spec.run(node.port_of("ingress"), tmp_path, tls=tls)
     except PeerMissingError as error:
         pytest.skip(str(error))
 
