@@ -186,6 +186,8 @@ cdef class TcpConnection:
         if self.config.logs is not None:
             local_address(upstream.transport.fd, &local)
             self.upstream_local = text[:put_address(text, &local)]
+        if self.config.tells_tls:
+            self.upstream_tls = upstream.transport.facts()
         self.up = Flow(self.chain.pipes)
         self.down = Flow(self.chain.pipes)
         self.up.start(
@@ -385,6 +387,10 @@ cdef class TcpConnection:
         set_text(&facts.upstream_failure_reason, self.failure)
         set_text(&facts.termination_details, self.termination)
         describe_tls(self.info, &facts, self.config.tells_tls)
+        if self.upstream_tls is not None:
+            if not self.upstream_tls.loaded:
+                self.upstream_tls.load()
+            facts.upstream_tls = self.upstream_tls.told
         write_lines(self.config.logs, self.config.ring, &facts, 1000, self.loop)
 
     cdef size_t put_remote(self, char *out) noexcept:

@@ -60,7 +60,7 @@ cdef class Transport(Gatherer):
         if self.opening:
             if not events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
                 return
-            error = socket_error(self.fd)
+            error = socket_error(self.fd) if events & (EPOLLERR | EPOLLHUP) else 0
             if error:
                 self.shut(CLOSE_CONNECT_FAILED, error)
                 return

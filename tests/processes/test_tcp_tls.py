@@ -91,7 +91,9 @@ def test_terminated(files: Path, node_on: Callable[[Json, Json], tuple[Node, int
 def test_originated(files: Path, node_on: Callable[[Json, Json], tuple[Node, int]]) -> None:
     with Endpoint(secured_echo(files)) as origin:
         upstream = {"ca": str(files / "ca.pem"), "sni": "origin.test", "sans": ["origin.test"]}
-        _, port = node_on({}, {"endpoints": [f"127.0.0.1:{origin.port}"], "tls": upstream})
+        log = files / "access.log"
+        listener = {"access_log": [{"path": str(log), "format": "%UPSTREAM_TLS_VERSION% %UPSTREAM_PEER_DNS_SAN% %BYTES_SENT%\n"}]}
+        _, port = node_on(listener, {"endpoints": [f"127.0.0.1:{origin.port}"], "tls": upstream})
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as client:
             data = os.urandom(8 * MIB)
             sender = threading.Thread(target=client.sendall, args=(data,), daemon=True)
@@ -100,6 +102,8 @@ def test_originated(files: Path, node_on: Callable[[Json, Json], tuple[Node, int
             sender.join(PATIENCE_S)
             client.shutdown(socket.SHUT_WR)
             assert client.recv(10) == b""
+        line = f"TLSv1.2 origin.test {len(data)}\n"
+        assert wait_until(lambda: log.exists() and log.read_text() == line, PATIENCE_S), log.read_text()
 
 
 def test_both(files: Path, node_on: Callable[[Json, Json], tuple[Node, int]]) -> None:
