@@ -14,6 +14,7 @@ class End:
     alpn: bytes | None
     staple: bytes | None
     queued: int
+    afterthoughts: int
     facts: dict[str, Any]
     def __init__(
         self, loop: Loop, fd: int, context: TlsContext, sni: bytes | None = None, sessions: SessionStore | None = None,

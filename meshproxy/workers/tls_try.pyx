@@ -111,6 +111,11 @@ cdef class End(Protocol):
         return self.transport.alpn
 
     @property
+    def afterthoughts(self):
+        """Key updates and renegotiations of the peer since its last data."""
+        return self.transport.afterthoughts
+
+    @property
     def queued(self):
         """Bytes of ciphertext that the kernel did not take."""
         return self.transport.queued_bytes
