@@ -154,6 +154,8 @@ cdef class Http2Session:
     cdef bint text_open
     cdef int32_t highest_id              # of the peer's streams
     cdef uint64_t opened                 # bit n: stream highest_id - 2n was opened, not skipped
+    cdef bint announcing                 # our first GOAWAY did not go out yet
+    cdef bint ping_behind                # and a PING is to follow it
     cdef int32_t goaway_id               # streams above it are ignored; 0 = no GOAWAY yet
     cdef int32_t *reset_ids              # of streams that we reset: frames for them may still be under way
     cdef int reset_count, reset_at
@@ -197,7 +199,7 @@ cdef class Http2Session:
     # True: stop what feeds this stream until it is told to be drained.
     cdef bint is_above(self, StreamState *s, size_t limit) noexcept
     cdef void fail(self, uint32_t code) noexcept
-    # Say that we are going: first without a last stream, then for good.
+    # Say that we are going: first without a last stream, then for good. A PING after the first comes behind it.
     cdef void announce_goaway(self) noexcept
     cdef void finish_goaway(self) noexcept
     cdef void ping(self) noexcept

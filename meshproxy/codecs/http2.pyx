@@ -485,7 +485,7 @@ cdef class Http2Session:
             nghttp2_session_terminate_session(self.ng, code)
 
     cdef void announce_goaway(self) noexcept:
-        nghttp2_submit_shutdown_notice(self.ng)
+        self.announcing = nghttp2_submit_shutdown_notice(self.ng) == 0
 
     cdef void finish_goaway(self) noexcept:
         if self.goaway_id == 0:
@@ -495,7 +495,10 @@ cdef class Http2Session:
                 self.goaway_id = -1              # 0 stands for none
 
     cdef void ping(self) noexcept:
-        nghttp2_submit_ping(self.ng, NGHTTP2_FLAG_NONE, NULL)
+        if self.announcing:
+            self.ping_behind = True              # nghttp2 sends PING before all else; the answer is to tell that the GOAWAY was read
+        else:
+            nghttp2_submit_ping(self.ng, NGHTTP2_FLAG_NONE, NULL)
 
     cdef bint wants_write(self) noexcept:
         return self.ng != NULL and (self.lent != NULL or nghttp2_session_want_write(self.ng))

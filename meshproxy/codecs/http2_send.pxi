@@ -348,6 +348,10 @@ cdef int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *se
             self.remember_reset(frame.hd.stream_id)
     elif frame.hd.type == NGHTTP2_GOAWAY:
         self.counts[COUNT_GOAWAY_SENT] += 1
+        self.announcing = False
+        if self.ping_behind:
+            self.ping_behind = False
+            self.ping()
         if frame.goaway.error_code != NGHTTP2_NO_ERROR and not self.failed:
             self.failed = True
             self.failure = frame.goaway.error_code

@@ -455,7 +455,9 @@ def test_goaway_in_two_steps() -> None:
     talk = Talk()
     answered(talk)
     talk.session.announce_goaway()
+    talk.session.ping()
     first = talk.sent()
+    assert [kind for kind, *_ in first] == [GOAWAY, PING]
     assert talk.feed(talk.head(3, GET))[0][:2] == ("head", 3)
     talk.session.finish_goaway()
     second = talk.sent()
