@@ -182,7 +182,7 @@ cdef class DownstreamHttp2(Protocol):
         """Close in peace, with all that was said delivered."""
         cdef int64_t grace_ms = self.config.delayed_close_timeout_ms if self.config.delayed_close_timeout_ms else DELAYED_CLOSE_MS
         self.leaving = True
-        self.loop.flush()
+        self.writer.flush()
         self.transport.linger(grace_ms)
 
     cdef void fail(self) except *:
@@ -474,7 +474,7 @@ cdef class DownstreamHttp2(Protocol):
 
     cdef void leave_when_sent(self) except *:
         """The last answers may still wait for the client's windows."""
-        self.loop.flush()
+        self.writer.flush()
         if self.session.streams == 0:
             self.leave()
 

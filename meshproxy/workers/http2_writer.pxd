@@ -1,4 +1,4 @@
-"""What the streams of one HTTP/2 connection give in one event becomes frames when the event ends, all in one."""
+"""What the streams of one HTTP/2 connection give in one event, or in a batch of events, becomes frames all at once."""
 
 from libc.stdint cimport int64_t
 from meshproxy.codecs.http2 cimport Http2Session, StreamState
@@ -18,6 +18,9 @@ cdef class Http2Writer(Gatherer):
     cdef void lend(self, StreamState *s, const char *data, size_t length) except *
     cdef void end(self, StreamState *s, const char *trailers, size_t length) except *
     cdef void count_queued(self) noexcept
+    # Everything now, as far as windows and transport let it: the connection is about to close.
+    cdef void flush(self) except *
+    cdef void pump(self) except *
     # The transport took what kept data back.
     cdef void on_drained(self) except *
     # The connection is gone.

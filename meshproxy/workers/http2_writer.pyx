@@ -1,6 +1,13 @@
-"""See the .pxd. It takes a transport's place as the one whose slices are gathered, and hands frames to it when the loop asks for them."""
+"""See the .pxd. It takes a transport's place as the one whose slices are gathered.
+
+When the loop asks for them, what was lent goes out as frames from where it lies; but when it is little the session keeps it, and frames are
+made at the end of the batch of events: the answers of many endpoints to one client, and the other way round, are then one system call.
+"""
 
 from meshproxy.workers.net cimport iovec
+
+cdef enum:
+    KEPT_BYTES = 4096                    # are cheaper to copy than to send apart
 
 
 cdef class Http2Writer(Gatherer):
@@ -23,7 +30,7 @@ cdef class Http2Writer(Gatherer):
     cdef void lend(self, StreamState *s, const char *data, size_t length) except *:
         self.touch()
         if not self.session.lend(s, data, length):
-            self.loop.flush()
+            self.flush()
             self.touch()
             self.session.lend(s, data, length)
 
@@ -35,6 +42,33 @@ cdef class Http2Writer(Gatherer):
         self.touch()
 
     cdef void flush_slices(self, iovec *slices, int count) except *:
+        cdef StreamState *s = self.session.lent
+        cdef size_t lent = 0
+        while s != NULL and lent <= KEPT_BYTES:
+            lent += s.lent_bytes
+            s = s.next_lent
+        if lent > KEPT_BYTES:
+            self.pump()
+        else:
+            self.gathering = False
+            self.session.settle()
+            self.count_queued()
+            self.loop.make_ready(self)
+
+    cdef void flush(self) except *:
+        cdef Loop loop = self.loop
+        if loop.gatherer is self:
+            loop.gatherer = None
+            loop.slice_count = 0
+        self.pump()
+
+    cdef void on_turn(self) except *:
+        self.pump()
+
+    cdef void on_crash(self) except *:
+        self.transport.on_crash()
+
+    cdef void pump(self) except *:
         cdef Loop loop = self.loop
         cdef Transport transport = self.transport
         cdef Http2Session session = self.session

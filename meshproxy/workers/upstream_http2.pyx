@@ -330,8 +330,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
     cdef void part(self) except *:
         if self.session is not None and not self.session.failed:
             self.session.finish_goaway()
-            self.writer.touch()
-            self.loop.flush()
+            self.writer.flush()
         self.transport.close(CLOSE_LOCAL)
 
     # -- reading
@@ -398,8 +397,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
         """The peer broke the protocol, or a bound: say so and go."""
         self.broken = True
         self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
-        self.writer.touch()
-        self.loop.flush()
+        self.writer.flush()
         self.transport.close(CLOSE_LOCAL)
 
     cdef void on_settings(self) except *:
