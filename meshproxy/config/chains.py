@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-import itertools
-from collections.abc import Iterator
+import math
 
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import ChainMatch, FilterChain, Listener, ListenerFilter, OriginalDst, TlsInspector
+from meshproxy.model.chain_match import overlap
 
 MOST_COMBINATIONS = 100_000
 """Of one listener's chain matches. Envoy's own table of them is of this size too."""
@@ -43,30 +42,25 @@ def _asks_for_tls(match: ChainMatch) -> bool:
 def check_chains(listener: Listener, paths: list[Path], problems: Problems) -> None:
     """Two chains of one name, or that the same connection would match. `paths`: one for each of `listener.chains`."""
     names: set[str] = set()
-    seen: dict[tuple, int] = {}
-    for index, (chain, path) in enumerate(zip(listener.chains, paths, strict=True)):
+    combinations = 0
+    for chain, path in zip(listener.chains, paths, strict=True):
         if chain.name and chain.name in names:
             problems.error(path, f'listener "{listener.name}": filter chain "{chain.name}" is there twice. Rename one.')
         names.add(chain.name)
-        for combination in _combinations(chain.match):
-            if len(seen) > MOST_COMBINATIONS:
-                wrong = f"has more than {MOST_COMBINATIONS} combinations of match criteria. Use fewer values."
-                problems.error(path, f'listener "{listener.name}" {wrong}')
-                return
-            other = seen.setdefault(combination, index)
-            if other != index:
-                wrong = f"filter chain {index + 1} matches the same connections as filter chain {other + 1}"
-                problems.error(path, f'listener "{listener.name}": {wrong}. Change a match or remove one.')
-                break
+        combinations += _combinations(chain.match)
+        if combinations > MOST_COMBINATIONS:
+            wrong = f"has more than {MOST_COMBINATIONS} combinations of match criteria. Use fewer values."
+            problems.error(path, f'listener "{listener.name}" {wrong}')
+            return
+    if (places := overlap([chain.match for chain in listener.chains])) is not None:
+        first, second = places
+        wrong = f"filter chain {second + 1} matches the same connections as filter chain {first + 1}"
+        problems.error(paths[second], f'listener "{listener.name}": {wrong}. Change a match or remove one.')
 
 
-def _combinations(match: ChainMatch) -> Iterator[tuple]:
-    return itertools.product(
-        (match.destination_port,), _ranges(match.prefix_ranges), match.server_names or ("",), (match.transport_protocol,),
-        match.application_protocols or ("",), _ranges(match.direct_source_prefix_ranges), (match.source_type,),
-        _ranges(match.source_prefix_ranges), match.source_ports or (0,),
+def _combinations(match: ChainMatch) -> int:
+    several = (
+        match.prefix_ranges, match.server_names, match.application_protocols, match.direct_source_prefix_ranges, match.source_prefix_ranges,
+        match.source_ports,
     )
-
-
-def _ranges(texts: tuple[str, ...]) -> tuple:
-    return tuple(ipaddress.ip_network(text, strict=False) for text in texts) or (None,)
+    return math.prod(max(len(values), 1) for values in several)

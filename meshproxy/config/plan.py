@@ -19,7 +19,7 @@ MOST_REASONS = 8
 
 NEEDS_RESTART = ("workers", "user", "group", "control", "pid_file")
 """Fields of Process that a running master does not change. `workers` it could (TTIN, TTOU), but a file is not asked twice."""
-_REBIND = ("addresses", "backlog", "ipv6_only", "freebind")
+_REBIND = ("addresses", "backlog", "ipv6_only", "freebind", "transparent", "bind_to_port")
 _NOUNS = {
     ResourceKind.SECRET: "secret",
     ResourceKind.CLUSTER: "cluster",
