@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 from meshproxy.scoreboard.cells cimport LISTENER_SSL_CELLS
 from meshproxy.workers.openssl cimport SSL, SSL_CTX, SSL_SESSION, X509
+from meshproxy.workers.tls_key_log cimport KeyLogFile
 from meshproxy.workers.tls_peer_check cimport PeerCheck
 from meshproxy.workers.tls_ticket_keys cimport TicketKeys
 
@@ -40,12 +41,6 @@ cdef class TlsContext:
     cdef KeyLogFile key_log              # None = keys are not logged
     cdef SSL *begin(self, TlsTag *tag) except NULL
     cdef void count_by(self, int64_t *cells) noexcept
-
-cdef class KeyLogFile:
-    cdef int fd
-    cdef list local_ranges, remote_ranges    # of (16 bytes, prefix length); empty = all
-    cdef bint covers(self, int fd) noexcept
-    cdef void log(self, const char *line) noexcept
 
 cdef class CertificateContext:
     """One choice of certificates: at most one of each key type."""
