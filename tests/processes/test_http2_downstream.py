@@ -63,7 +63,8 @@ class Mesh:
     def logged(self, path: str) -> str:
         """The log's line for that path."""
         def found() -> str:
-            return next((line for line in self.log.read_text().splitlines() if f" {path} " in line), "")
+            lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
+            return next((line.rstrip() for line in lines if f" {path} " in line and line.endswith("\n")), "")
 
         return wait_until(found, LIMIT_S)
 
