@@ -46,7 +46,7 @@ def extension(pyx: pathlib.Path) -> Extension:
         [str(pyx)],
         include_dirs=[str(pyx.parent), "meshproxy/scoreboard", str(pathlib.Path(greenlet.__file__).parents[1])],
         depends=[str(header) for header in pathlib.Path("meshproxy").rglob("*.h")],
-        extra_compile_args=[*FLAGS, "-Wno-unreachable-code", "-fno-strict-aliasing"],
+        extra_compile_args=[*FLAGS, "-Wno-unreachable-code", "-Wno-discarded-qualifiers", "-Wno-sign-compare", "-fno-strict-aliasing"],
         extra_link_args=FLAGS[:1] if SANITIZE else [],
         define_macros=[("MESHPROXY_SANITIZE", "1")] if SANITIZE else [],
         libraries=[name for start, names in LIBRARIES.items() if str(pyx).startswith(start) for name in names],
