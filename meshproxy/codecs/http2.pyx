@@ -40,11 +40,14 @@ event_head.fields = head_fields
 event_head.capacity = MAX_FIELDS
 cdef Piece out_pieces[OUT_PIECES]
 cdef char frames[FRAMES_BYTES]
-cdef size_t frames_used = 0
 cdef nghttp2_nv sent_fields[MAX_SENT_FIELDS]
-cdef HeadText *free_texts = NULL
 
-cdef nghttp2_session_callbacks *callbacks = NULL
+cdef struct Shared:
+    size_t frames_used                   # in the present pump
+    HeadText *free_text
+    nghttp2_session_callbacks *callbacks # the same for all sessions
+
+cdef Shared shared
 
 
 include "http2_head.pxi"
@@ -121,9 +124,9 @@ cdef class Http2Session:
         nghttp2_option_set_max_send_header_block_length(option, SENT_HEAD_BYTES)
         nghttp2_option_set_max_outbound_ack(option, options.max_control_frames)
         if self.server:
-            made = nghttp2_session_server_new2(&self.ng, callbacks, <void *>self, option)
+            made = nghttp2_session_server_new2(&self.ng, shared.callbacks, <void *>self, option)
         else:
-            made = nghttp2_session_client_new2(&self.ng, callbacks, <void *>self, option)
+            made = nghttp2_session_client_new2(&self.ng, shared.callbacks, <void *>self, option)
         nghttp2_option_del(option)
         if made != 0:
             self.ng = NULL
@@ -511,11 +514,10 @@ cdef class Http2Session:
             s = s.next_lent
 
     cdef int pump(self, bint blocked) noexcept:
-        global frames_used
         cdef StreamState *s = self.lent
         cdef const uint8_t *frame
         cdef ssize_t length
-        frames_used = 0
+        shared.frames_used = 0
         self.out_count = 0
         self.full = False
         self.blocked = blocked
@@ -525,7 +527,7 @@ cdef class Http2Session:
             self.resume(s)
             s = s.next_lent
         while True:
-            if frames_used + FRAME_BYTES_AT_MOST > FRAMES_BYTES or self.out_count == OUT_PIECES:
+            if shared.frames_used + FRAME_BYTES_AT_MOST > FRAMES_BYTES or self.out_count == OUT_PIECES:
                 self.full = True
                 break
             length = nghttp2_session_mem_send(self.ng, &frame)

@@ -5,12 +5,11 @@ behind it, and from there on the text grows line by line.
 """
 
 cdef HeadText *take_text() noexcept:
-    global free_texts
-    cdef HeadText *text = free_texts
+    cdef HeadText *text = shared.free_text
     cdef char *bytes
     cdef size_t capacity
     if text != NULL:
-        free_texts = text.next_free
+        shared.free_text = text.next_free
         bytes = text.bytes
         capacity = text.capacity
     else:
@@ -29,10 +28,9 @@ cdef HeadText *take_text() noexcept:
 
 cdef void give_text(HeadText *text) noexcept:
     """One is kept: heads mostly come whole, so there is seldom a second."""
-    global free_texts
-    if free_texts == NULL and text.capacity <= KEPT_TEXT_BYTES:
+    if shared.free_text == NULL and text.capacity <= KEPT_TEXT_BYTES:
         text.next_free = NULL
-        free_texts = text
+        shared.free_text = text
     else:
         free(text.bytes)
         free(text)

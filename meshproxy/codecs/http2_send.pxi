@@ -117,15 +117,10 @@ cdef bint keep_unsent(Http2Session self, StreamState *s) noexcept:
 
 cdef void put_frame(Http2Session self, const char *frame, size_t length) noexcept:
     """Copy it behind the last one; both are one piece when nothing came between."""
-    cdef char *at = frames + frames_used
+    cdef char *at = frames + shared.frames_used
     memcpy(at, frame, length)
-    frames_add(length)
+    shared.frames_used += length
     put_piece(self, at, length)
-
-
-cdef void frames_add(size_t length) noexcept:
-    global frames_used
-    frames_used += length
 
 
 cdef void put_piece(Http2Session self, const char *at, size_t length) noexcept:
@@ -174,7 +169,7 @@ cdef int send_data(
     cdef StreamState *s = <StreamState *>source.ptr
     cdef Piece *piece
     cdef size_t part, waiting
-    if self.out_count + LENT_PIECES + 2 > OUT_PIECES or frames_used + FRAME_BYTES_AT_MOST > FRAMES_BYTES:
+    if self.out_count + LENT_PIECES + 2 > OUT_PIECES or shared.frames_used + FRAME_BYTES_AT_MOST > FRAMES_BYTES:
         self.full = True
         return NGHTTP2_ERR_WOULDBLOCK
     put_frame(self, <const char *>header, 9)
@@ -378,19 +373,18 @@ cdef int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *s
 
 
 cdef void make_callbacks() except *:
-    global callbacks
-    if nghttp2_session_callbacks_new(&callbacks) != 0:
+    if nghttp2_session_callbacks_new(&shared.callbacks) != 0:
         raise MemoryError("no room for HTTP/2's callbacks")
-    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers)
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
-    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header)
-    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame)
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame)
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk)
-    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent)
-    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_sent)
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
-    nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data)
+    nghttp2_session_callbacks_set_on_begin_headers_callback(shared.callbacks, on_begin_headers)
+    nghttp2_session_callbacks_set_on_header_callback(shared.callbacks, on_header)
+    nghttp2_session_callbacks_set_on_invalid_header_callback(shared.callbacks, on_invalid_header)
+    nghttp2_session_callbacks_set_on_frame_recv_callback(shared.callbacks, on_frame)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(shared.callbacks, on_invalid_frame)
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(shared.callbacks, on_data_chunk)
+    nghttp2_session_callbacks_set_on_frame_send_callback(shared.callbacks, on_frame_sent)
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(shared.callbacks, on_frame_not_sent)
+    nghttp2_session_callbacks_set_on_stream_close_callback(shared.callbacks, on_stream_close)
+    nghttp2_session_callbacks_set_send_data_callback(shared.callbacks, send_data)
 
 
 make_callbacks()
