@@ -346,7 +346,11 @@ cdef class Loop(Runtime):
         self.run_turn()
 
     cdef void crash(self, Actor actor) except *:
-        """An exception of our own code: one actor goes, the batch goes on, and nobody misses it in the counters."""
+        """An exception of our own code: one actor goes, the batch goes on, and nobody misses it in the counters.
+
+        What was gathered is lost with the event that it was lent in, so whoever gathered has to go too: its peer would miss bytes unseen.
+        """
+        cdef Gatherer gatherer = self.gatherer
         self.server[SERVER_EXCEPTIONS] += 1
         self.log.exception("event=exception place=%s", type(actor).__name__)
         self.slice_count = 0
@@ -354,6 +358,8 @@ cdef class Loop(Runtime):
         self.gatherer = None
         try:
             actor.on_crash()
+            if gatherer is not None and gatherer is not actor:
+                gatherer.on_crash()
         except BaseException:
             self.log.exception("event=exception_while_closing place=%s", type(actor).__name__)
 
