@@ -1,7 +1,7 @@
 """Counts gRPC calls by cluster, service and method: `cluster.<cluster>.grpc.<service>.<method>.*`, and without a
 name of its own `cluster.<cluster>.grpc.*`.
 
-As in Envoy, a call is one whose endpoint said a status; what we answer ourselves counts by its status alone.
+As in Envoy, a call is one that ended with a status, were it of our own making.
 
 Which methods there are shows when they are called, so a method's place in the scoreboard is asked for at its first call; until the master
 has given it, calls are counted here.
@@ -99,7 +99,6 @@ cdef class GrpcStatsFilter(StreamFilter):
     cdef GrpcStatsMaker maker
     cdef GrpcFrames requests, responses
     cdef int status                      # -1 = has not come
-    cdef bint answered                   # by us
 
     def __cinit__(self):
         self.status = -1
@@ -123,7 +122,6 @@ cdef class GrpcStatsFilter(StreamFilter):
 
     cdef void on_answer(self) except *:
         cdef Exchange x = self.exchange
-        self.answered = True
         self.status = grpc_status_in_lines(x.response_lines.at, x.response_lines.length)
 
     cdef void on_complete(self) except *:
@@ -133,7 +131,7 @@ cdef class GrpcStatsFilter(StreamFilter):
         if counts is None:
             return
         cells = counts.cells
-        if self.status >= 0 and not self.answered:
+        if self.status >= 0:
             cells[GRPC_TOTAL] += 1
             cells[GRPC_SUCCESS if self.status == 0 else GRPC_FAILURE] += 1
         if 0 <= self.status <= LAST_STATUS:
