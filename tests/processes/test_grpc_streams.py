@@ -8,7 +8,16 @@ from collections.abc import Iterator
 
 from tests.peers import bootstrap
 from tests.processes.http2_mesh import http2
-from tests.support.http2_wire import DATA, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Http2Client, Http2Server, frame, http2_origin
+from tests.support.http2_wire import (
+    DATA,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    Http2Client,
+    Http2Server,
+    frame,
+    http2_origin,
+)
 from tests.support.processes import Node
 from tests.support.wire import ClosedError
 
