@@ -144,12 +144,14 @@ def test_a_tunnel_outlives_a_reload_and_ends_with_its_sides(node_of: Callable[..
 
 @pytest.mark.parametrize("kind", ["h2c", "websocket"])
 def test_an_upgrade_that_nobody_allowed(node_of: Callable[..., Node], kind: str) -> None:
-    """h2c is never carried on and HTTP/1 goes on; anything else is refused."""
+    """An upgrade to h2c is the listener's own and never carried on; anything else is refused."""
     with Origin() as origin:
         node = node_of(meshes.plain(origin.port))
-        said = ask(node.port_of("ingress"), get("/", "mesh.test", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {kind}", "HTTP2-Settings: AAMAAABk"))
+        with Client(node.port_of("ingress")) as client:
+            said = client.ask(get("/", "mesh.test", "Connection: Upgrade, HTTP2-Settings", f"Upgrade: {kind}", "HTTP2-Settings: AAMAAABk"))
 
-        assert said.status == (200 if kind == "h2c" else 403)
-        if kind == "h2c":
-            seen = origin.next_request()
-            assert seen.header("upgrade") is None and seen.header("http2-settings") is None
+            assert said.status == (101 if kind == "h2c" else 403)
+            if kind == "h2c":
+                client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
+                seen = origin.next_request()
+                assert seen.header("upgrade") is None and seen.header("http2-settings") is None
