@@ -19,7 +19,7 @@ import requests
 from meshproxy.agent.gauges import MEANING
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutResource, Ready, ReopenLogs, Stop
+from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutResource, Ready, ReopenLogs, Stop, Warm
 from meshproxy.model import (
     AccessLog,
     Cluster,
@@ -170,6 +170,20 @@ def test_names_are_resolved_and_sent_to_the_master() -> None:
 
         assert unpack(process.expect(PutResource).resource).cluster == "later"
         assert "later::observability_name::later" in process.get("/clusters").text
+
+
+def test_the_master_hears_when_each_version_is_warm_after_what_was_found() -> None:
+    with agent(dns_cluster("web")) as process:
+        heard = [process.expect((PutResource, Warm)) for _ in range(2)]
+        assert [type(each) for each in heard] == [PutResource, Warm]
+        assert heard[1].version == "1"
+        process.channel.send(Configure(version="2", upserts=[dns_cluster("later")]))
+        heard = [process.expect((PutResource, Warm)) for _ in range(2)]
+        assert [type(each) for each in heard] == [PutResource, Warm]
+        assert heard[1].version == "2"
+        process.channel.send(Configure(version="3", removes=[(ResourceKind.CLUSTER, "later")]))
+
+        assert process.expect(Warm).version == "3", "nothing new is asked for"
 
 
 def test_a_change_is_acknowledged_and_seen() -> None:
