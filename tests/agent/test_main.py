@@ -49,6 +49,7 @@ class AgentProcess:
         self.region = Region.create(1)
         self.region.set_state(0, 2)
         self.channel, theirs = Channel.pair()
+        self.heard: list = []
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         boot = AgentBoot(
@@ -79,14 +80,16 @@ class AgentProcess:
         finally:
             os._exit(code)
 
-    def expect(self, kind: type, accept: Callable = lambda message: True):
+    def expect(self, kind: type | tuple[type, ...], accept: Callable = lambda message: True):
         """The next message of a kind that is accepted; others before it are passed over."""
         while True:
-            messages = self.channel.wait(PATIENCE_S)
-            assert messages, f"no {kind.__name__} came"
-            for message, _ in messages:
+            while self.heard:
+                message = self.heard.pop(0)
                 if isinstance(message, kind) and accept(message):
                     return message
+            messages = self.channel.wait(PATIENCE_S)
+            assert messages, f"no {kind} came"
+            self.heard += [message for message, _ in messages]
 
     def get(self, path: str) -> requests.Response:
         return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S)
