@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from bench import http2, tcp, tls
-from bench.loads import Load, TcpLoad, TlsLoad
+from bench import grpc, http2, tcp, tls
+from bench.loads import GrpcLoad, Load, TcpLoad, TlsLoad
 from bench.measure import Sample, Seen, sample, wrk
 from bench.stage import Processors, filter_stage, stage
 from tests.peers.process import Peer
@@ -53,6 +53,8 @@ def drive(load: Load, peer: Peer, seconds: float) -> Seen:
     cpus = Processors(load).driver
     if isinstance(load, TcpLoad):
         return tcp.drive(load, peer, seconds, cpus)
+    if isinstance(load, GrpcLoad):
+        return grpc.drive(load, peer, seconds, cpus)
     if isinstance(load, TlsLoad):
         return http2.drive(load, peer.port, seconds, cpus) if load.streams else tls.drive(load, peer.port, seconds, cpus)
     return wrk(load, peer.port, seconds, cpus)
@@ -61,6 +63,8 @@ def drive(load: Load, peer: Peer, seconds: float) -> Seen:
 def _stage(directory: Path, load: Load, names: list[str]) -> AbstractContextManager[dict[str, Peer]]:
     if isinstance(load, TcpLoad):
         return tcp.stage(directory, names)
+    if isinstance(load, GrpcLoad):
+        return grpc.stage(directory, load, names)
     if isinstance(load, TlsLoad):
         return tls.stage(directory, load, names)
     return filter_stage(directory, load) if load.filtered else stage(directory, load, names)
