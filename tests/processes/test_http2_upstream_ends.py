@@ -120,9 +120,9 @@ def test_but_not_for_ever(mesh: Mesh) -> None:
 
 def test_a_policy_may_ask_oftener(mesh: Mesh) -> None:
     place, seen = mesh.take("retried"), Seen()
-    place.runs(refusing(3, REFUSED_STREAM, seen))
+    place.runs(refusing(2, REFUSED_STREAM, seen))
     assert place.ask(method="POST", body=b"kept").body == b"ok"
-    assert {seen.get().body for _ in range(4)} == {b"kept"}
+    assert {seen.get().body for _ in range(3)} == {b"kept"}
 
 
 def test_another_reset_is_final(mesh: Mesh) -> None:
