@@ -29,6 +29,7 @@ cdef class TlsTransport(Transport):
     cdef void accept_tls(self, TlsContext context, ConnectionInfo info) except *
     # `sni` None: none is sent.
     cdef void connect_tls(self, TlsContext context, bytes sni, SessionStore sessions) except *
+    cdef void begin_server(self) except *
     cdef void shake(self) except *
     cdef void finish_handshake(self) except *
     cdef bint may_sign(self) except *

@@ -61,9 +61,10 @@ cdef class TlsTransport:
         self.context = context
         self.info = info
         self.server = True
-        if not context.ready:
-            return
-        self.ssl = context.begin(&self.tag)
+
+    cdef void begin_server(self) except *:
+        """At the first bytes: a client that sends none costs no more than a socket."""
+        self.ssl = self.context.begin(&self.tag)
         SSL_set_accept_state(self.ssl)
         if not attach_pipe(self.ssl, METHOD, &pipe):
             raise MemoryError("no room for another TLS connection")
@@ -94,14 +95,14 @@ cdef class TlsTransport:
         self.shaking = True
         Transport.open(self, fd, connecting and not self.server)
         self.connecting = True
-        if self.ssl == NULL:
+        if not self.context.ready:
             self.failure = b"TLS_error: a secret has not come yet"
             self.loop.make_ready(self)
         elif self.context.key_log is not None and self.server:
             self.tag.logs_keys = self.context.key_log.covers(fd)
 
     cdef void on_turn(self) except *:
-        if self.ssl == NULL:
+        if not self.context.ready:
             self.shut(CLOSE_LOCAL if self.server else CLOSE_CONNECT_FAILED, EPROTO)
         else:
             Transport.on_turn(self)
@@ -189,7 +190,7 @@ cdef class TlsTransport:
 
     cdef void read_once(self) except *:
         cdef bytes held = self.held
-        if self.ssl == NULL:
+        if not self.context.ready:
             return
         if held is None:
             Transport.read_once(self)
@@ -208,9 +209,12 @@ cdef class TlsTransport:
         lend(data, length)
         pipe.afterthoughts = self.afterthoughts
         if self.shaking:
-            if self.server and SSL_in_before(self.ssl) and c'A' <= data[0] <= c'Z':
-                self.answer_http()
-                return
+            if self.server and self.ssl == NULL:
+                if c'A' <= data[0] <= c'Z':
+                    self.answer_http()
+                    return
+                self.begin_server()
+                lend(data, length)
             self.shake()
             if self.fd < 0 or self.shaking:
                 return

@@ -33,7 +33,7 @@ from meshproxy.model import (
     VirtualHost,
 )
 
-# Each open handshake holds some 40 KiB, so that half-open ones must end; a slow client on a bad line is through well before.
+# Each handshake that has begun holds some 40 KiB, so that half-open ones must end; a slow client on a bad line is through well before.
 HANDSHAKE_LIMIT_S = 15.0
 _ALPN = {"auto": ("h2", "http/1.1"), "http1": ("http/1.1",), "http2": ("h2",)}
 """What a client of TLS is offered, by codec."""
