@@ -6,10 +6,11 @@ import dataclasses
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.loads import Load
-from tests.peers.process import peer_environment, program
+from tests.peers.process import Peer, peer_environment, program
 from tests.support.processes import pss_bytes, tree_of
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -18,15 +19,25 @@ WRK_SLACK_S = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
-    """One timed run of one load through one proxy."""
+class Seen:
+    """What a load generator saw: so many of the load's unit. Not every generator tells latencies."""
 
-    cpu_us_per_request: float
-    rate_per_s: float
-    p50_ms: float
-    p99_ms: float
+    count: float
+    duration_s: float
     failed: int
-    requests: int
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One timed run of one load through one proxy. The cost and the rate are in the load's unit."""
+
+    cpu_us: float
+    rate_per_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+    failed: int
     pss_bytes: int
     busy: float
     """CPU seconds of the tree for each second of the run: near the number of workers, the proxy was the bottleneck."""
@@ -62,20 +73,23 @@ def drive(load: Load, port: int, seconds: float, cpus: set[int], scheme: str = "
     return json.loads(lines[-1])
 
 
-def sample(load: Load, pid: int, port: int, seconds: float, cpus: set[int]) -> Sample:
-    """Drive a load through the proxy with that pid and count what it cost."""
-    before = cpu_seconds(pid)
-    seen = drive(load, port, seconds, cpus)
-    spent = cpu_seconds(pid) - before
-    requests = max(1, int(seen["requests"]))
-    duration_s = seen["duration_us"] / 1e6
+def wrk(load: Load, port: int, seconds: float, cpus: set[int], scheme: str = "http") -> Seen:
+    """`drive` in the words of a sample."""
+    seen = drive(load, port, seconds, cpus, scheme)
+    return Seen(int(seen["requests"]), seen["duration_us"] / 1e6, int(seen["failed"]), seen["p50_us"] / 1e3, seen["p99_us"] / 1e3)
+
+
+def sample(peer: Peer, run: Callable[[], Seen]) -> Sample:
+    """Let `run()` drive a load through the proxy and count what it cost."""
+    before = cpu_seconds(peer.pid)
+    seen = run()
+    spent = cpu_seconds(peer.pid) - before
     return Sample(
-        cpu_us_per_request=spent * 1e6 / requests,
-        rate_per_s=requests / duration_s,
-        p50_ms=seen["p50_us"] / 1e3,
-        p99_ms=seen["p99_us"] / 1e3,
-        failed=int(seen["failed"]),
-        requests=requests,
-        pss_bytes=pss_bytes(tree_of(pid)),
-        busy=spent / duration_s,
+        cpu_us=spent * 1e6 / max(1, seen.count),
+        rate_per_s=seen.count / seen.duration_s,
+        p50_ms=seen.p50_ms,
+        p99_ms=seen.p99_ms,
+        failed=seen.failed,
+        pss_bytes=pss_bytes(tree_of(peer.pid)),
+        busy=spent / seen.duration_s,
     )

@@ -27,20 +27,21 @@ def table(headings: list[str], lines: list[list[str]]) -> str:
 
 
 def ratios(rows: list[Row], row: Row) -> dict[str, float | None]:
-    """CPU per request over that of the best of the others, over Envoy's and, where numbers of workers are compared, over one worker's.
+    """The cost over that of the best of the others, HAProxy's, Envoy's and, where numbers of workers are compared, one worker's.
 
     `envoy x2` is Envoy with two workers, compared with the others that have two.
     """
     name, _, workers = row.peer.partition(" ")
-    costs = {other.peer: other.cpu_us_per_request for other in rows}
+    costs = {other.peer: other.cpu_us for other in rows}
     suffix = f" {workers}" if workers else ""
     others = [cost for peer, cost in costs.items() if peer.endswith(suffix) and peer.split()[0] not in {name, "meshproxy"}]
 
     def over(cost: float | None) -> float | None:
-        return row.cpu_us_per_request / cost if cost else None
+        return row.cpu_us / cost if cost else None
 
     return {
         "to_best_peer": over(min(others, default=None)),
+        "to_haproxy": over(costs.get("haproxy" + suffix)),
         "to_envoy": over(costs.get("envoy" + suffix)),
         "to_one_worker": over(costs.get(f"{name} x1")),
     }
@@ -48,17 +49,22 @@ def ratios(rows: list[Row], row: Row) -> dict[str, float | None]:
 
 def load_table(name: str, rows: list[Row]) -> str:
     """One load, with all proxies."""
-    headings = ["proxy", "CPU us/req", "(min-max)", "req/s", "p50 ms", "p99 ms", "PSS MB", "busy", "failed"]
-    headings += ["/best peer", "/Envoy", "/one worker"]
+    unit = LOADS[name].unit
+    headings = ["proxy", f"CPU us/{unit}", "(min-max)", f"{unit}/s", "p50 ms", "p99 ms", "PSS MB", "busy", "failed"]
+    headings += ["/best peer", "/HAProxy", "/Envoy", "/one worker"]
     lines = []
     for row in rows:
         compared = ratios(rows, row)
         lines.append([
-            row.peer, f"{row.cpu_us_per_request:.2f}", f"{row.cpu_spread[0]:.1f}-{row.cpu_spread[1]:.1f}", f"{row.rate_per_s:,.0f}",
-            f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", f"{row.pss_mb:.1f}", f"{row.busy:.2f}", str(row.failed),
-            *("-" if value is None else f"{value:.2f}" for value in compared.values()),
+            row.peer, f"{row.cpu_us:.2f}", f"{row.cpu_spread[0]:.1f}-{row.cpu_spread[1]:.1f}", f"{row.rate_per_s:,.0f}",
+            _or_dash(row.p50_ms), _or_dash(row.p99_ms), f"{row.pss_mb:.1f}", f"{row.busy:.2f}", str(row.failed),
+            *map(_or_dash, compared.values()),
         ])  # fmt: skip
     return f"{name}: {LOADS[name].about}\n{table(headings, lines)}"
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def idle_table(measured: dict[str, dict[str, float]]) -> str:

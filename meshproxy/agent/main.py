@@ -26,7 +26,7 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutResource, Ready, ReopenLogs, Stop
+from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutResource, Ready, ReopenLogs, Stop, Warm
 from meshproxy.master.journal import Journal
 from meshproxy.model import EndpointSet, ResourceKind, Secret
 from meshproxy.model.snapshot import pack, unpack
@@ -49,7 +49,7 @@ class Agent:
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
-        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal)
+        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
         hostname = socket.gethostname()
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.secrets = SecretFiles(self._publish_secret, self.journal)
@@ -60,6 +60,8 @@ class Agent:
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
+        self._warm = ""
+        """The last version that the master was told to be warm."""
 
     def run(self) -> int:
         """Start all, say Ready, wait, end all."""
@@ -72,6 +74,7 @@ class Agent:
         if self.admin is not None:
             self.admin.start()
         self.link.send(Ready(version=self.view.version))
+        self._tell_warm()
         try:
             return self.ended.get()
         finally:
@@ -101,6 +104,7 @@ class Agent:
         if message.settings is not None:
             self._take_settings(message.settings)
         self.link.send(Applied(version=message.version))
+        self._tell_warm()
 
     def _take_settings(self, settings: NodeSettings) -> None:
         self.journal.level = settings.log_level
@@ -109,6 +113,11 @@ class Agent:
 
     def _take_clusters(self, names: list[str]) -> None:
         self.resolving.watch((cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None)
+
+    def _tell_warm(self) -> None:
+        if self._warm != self.view.version and self.resolving.is_warm():
+            self._warm = self.view.version
+            self.link.send(Warm(version=self._warm))
 
     def _publish(self, found: EndpointSet) -> None:
         self.link.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, found.cluster, found)))

@@ -19,13 +19,18 @@ AT_ONCE = 10
 
 
 class Resolving:
-    """Keeps STRICT_DNS clusters up to date. `publish` gets each changed endpoint set. `ttl_lookup` is for clusters that go by TTLs."""
+    """Keeps STRICT_DNS clusters up to date. `publish` gets each changed endpoint set. `ttl_lookup` is for clusters that go by TTLs.
+    `ended` hears of each lookup that was answered or failed, after what it changed was published."""
 
-    def __init__(self, lookup: Resolve, ttl_lookup: Resolve, publish: Callable[[EndpointSet], None], journal: Journal) -> None:
+    def __init__(
+        self, lookup: Resolve, ttl_lookup: Resolve, publish: Callable[[EndpointSet], None], journal: Journal,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self._lookup = lookup
         self._ttl_lookup = ttl_lookup
         self._journal = journal
         self._publish = publish
+        self._ended = ended
         self._dns = StrictDns()
         self._changed = Event()
         self._asking = Pool(AT_ONCE)
@@ -73,6 +78,11 @@ class Resolving:
         else:
             self._tell(self._dns.answered(question, found, monotonic_s()))
         self._changed.set()
+        self._ended()
+
+    def is_warm(self) -> bool:
+        """Whether every name that the node waits for was answered or failed once."""
+        return self._dns.is_warm()
 
     def counters(self) -> dict[str, int]:
         """Of lookups, by metric name."""

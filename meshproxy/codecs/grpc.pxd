@@ -14,4 +14,6 @@ ctypedef struct GrpcFrames:
 
 # How much of `data` belongs to the present message, its prefix included; `ended[0]`: the message ends there. Counts messages.
 cdef size_t grpc_step(GrpcFrames *frames, const char *data, size_t length, bint *ended) noexcept nogil
+# For an answer that has only HTTP's status (https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md).
+cdef int grpc_status_of_http(int status) noexcept nogil
 cdef void put_grpc_prefix(char *out, uint8_t flags, uint32_t length) noexcept nogil

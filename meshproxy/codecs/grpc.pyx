@@ -35,6 +35,18 @@ cdef void put_grpc_prefix(char *out, uint8_t flags, uint32_t length) noexcept no
     out[4] = <char>(length & 0xff)
 
 
+cdef int grpc_status_of_http(int status) noexcept nogil:
+    if status == 400:
+        return 13                                # INTERNAL
+    if status == 401:
+        return 16                                # UNAUTHENTICATED
+    if status == 403:
+        return 7                                 # PERMISSION_DENIED
+    if status == 404:
+        return 12                                # UNIMPLEMENTED
+    return 14 if status == 429 or 502 <= status <= 504 else 2    # UNAVAILABLE, UNKNOWN
+
+
 def count_messages(pieces: list) -> tuple[int, bool]:
     """For tests: the messages that end in these pieces of a body, and whether it ends between two."""
     cdef GrpcFrames frames

@@ -104,6 +104,14 @@ def is_literal(host: str) -> bool:
     return True
 
 
+def names_of(cluster: Cluster) -> list[str]:
+    """What has to be resolved before the cluster is complete: host names among its endpoints, each once; none of a static cluster."""
+    if cluster.discovery == "static":
+        return []
+    hosts = [endpoint.address.host for endpoint in cluster.endpoints if isinstance(endpoint.address, SocketAddress)]
+    return [host for host in dict.fromkeys(hosts) if not is_literal(host)]
+
+
 @dataclass
 class Name:
     """One host name of one cluster, and when to ask for it next."""
@@ -134,12 +142,7 @@ class Watched:
     def __init__(self, cluster: Cluster, now_s: float, told: EndpointSet | None) -> None:
         self.cluster = cluster
         self.told = told
-        hosts = [
-            endpoint.address.host
-            for endpoint in cluster.endpoints
-            if isinstance(endpoint.address, SocketAddress) and not is_literal(endpoint.address.host)
-        ]
-        self.names = {host: Name(host, due_s=now_s) for host in dict.fromkeys(hosts)}
+        self.names = {host: Name(host, due_s=now_s) for host in names_of(cluster)}
 
     def inherit(self, old: Watched) -> None:
         """Keep what is known of names that stay, so that a changed setting does not empty the cluster meanwhile."""
@@ -170,14 +173,17 @@ class Watched:
         ]
 
     def change(self) -> EndpointSet | None:
-        """The endpoints when they differ from those told; None as long as no name has an answer and nothing was told."""
-        if self.names and all(name.addresses is None for name in self.names.values()):
-            return None
+        """The endpoints when they differ from those told; None as long as no name has an answer and no endpoint is an IP address."""
         now = EndpointSet(cluster=self.cluster.name, endpoints=self.endpoints())
-        if now == self.told:
+        unanswered = self.names and all(name.addresses is None for name in self.names.values())
+        if now == self.told or (unanswered and not now.endpoints):
             return None
         self.told = now
         return now
+
+    def is_warm(self) -> bool:
+        """Whether each name was answered or failed once, or the node is not to wait for it."""
+        return not self.cluster.wait_for_warm or all(name.addresses is not None or name.failures for name in self.names.values())
 
 
 class StrictDns:
@@ -240,6 +246,10 @@ class StrictDns:
         longest = max(watched.cluster.dns_refresh_s, LEAST_REFRESH_S) * min(2**name.failures, LONGEST_WAIT)
         name.asking, name.failures = False, min(name.failures + 1, LONGEST_WAIT)
         name.due_s = now_s + longest * (0.5 + random / 2)
+
+    def is_warm(self) -> bool:
+        """Whether every cluster is."""
+        return all(watched.is_warm() for watched in self._watched.values())
 
     def _owner(self, lookup: Lookup) -> Watched | None:
         watched = self._watched.get(lookup.cluster)

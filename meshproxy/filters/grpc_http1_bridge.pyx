@@ -62,7 +62,6 @@ cdef class BridgeFilter(StreamFilter):
         if x.head.body == BODY_LENGTH:
             x.head.body = BODY_CHUNKED
             x.head.content_length = -1
-        x.grpc = True
 
     cdef void on_request_data(self, const char *data, size_t length) except *:
         if not self.upgrades:
@@ -135,13 +134,11 @@ cdef class BridgeFilter(StreamFilter):
         self.holds = False
         self.head.fields = <HeaderField *>(self.held + (self.head.length + 7 & ~<size_t>7))
         if length:
-            if status != 0:
+            if status > 0:
                 self.head.status = 503
             copy_line(&x.response_lines, trailers, length, b"grpc-status", 11)
             copy_line(&x.response_lines, trailers, length, b"grpc-message", 12)
         if self.upgrades:
-            drop_known(&self.head, HEADER_CONTENT_TYPE)
-            lines_add(&x.response_lines, b"content-type", 12, b"application/x-protobuf", 22)
             if body_length >= GRPC_PREFIX_BYTES:
                 body += GRPC_PREFIX_BYTES
                 body_length -= GRPC_PREFIX_BYTES

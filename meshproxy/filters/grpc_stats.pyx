@@ -1,6 +1,8 @@
 """Counts gRPC calls by cluster, service and method: `cluster.<cluster>.grpc.<service>.<method>.*`, and without a
 name of its own `cluster.<cluster>.grpc.*`.
 
+As in Envoy, a call is one that ended with a status, were it of our own making.
+
 Which methods there are shows when they are called, so a method's place in the scoreboard is asked for at its first call; until the master
 has given it, calls are counted here.
 """
@@ -118,6 +120,10 @@ cdef class GrpcStatsFilter(StreamFilter):
             self.status = grpc_status_in_lines(trailers, length)
         StreamFilter.on_response_end(self, trailers, length)
 
+    cdef void on_answer(self) except *:
+        cdef Exchange x = self.exchange
+        self.status = grpc_status_in_lines(x.response_lines.at, x.response_lines.length)
+
     cdef void on_complete(self) except *:
         cdef Exchange x = self.exchange
         cdef MethodCounts counts = self.maker.counts_of(x)
@@ -125,8 +131,9 @@ cdef class GrpcStatsFilter(StreamFilter):
         if counts is None:
             return
         cells = counts.cells
-        cells[GRPC_TOTAL] += 1
-        cells[GRPC_SUCCESS if self.status == 0 else GRPC_FAILURE] += 1
+        if self.status >= 0:
+            cells[GRPC_TOTAL] += 1
+            cells[GRPC_SUCCESS if self.status == 0 else GRPC_FAILURE] += 1
         if 0 <= self.status <= LAST_STATUS:
             cells[GRPC_0 + self.status] += 1
         cells[GRPC_REQUEST_MESSAGE_COUNT] += self.requests.count

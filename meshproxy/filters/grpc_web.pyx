@@ -12,9 +12,10 @@ from meshproxy.proxy.exchange cimport Exchange, FilterMaker, StreamFilter
 from meshproxy.proxy.grpc cimport find_field, is_grpc_request
 from meshproxy.proxy.headers cimport drop_known
 from meshproxy.proxy.lines cimport lines_add, lines_remove
-from meshproxy.proxy.outcome cimport BAD_REQUEST
+from meshproxy.proxy.outcome cimport BAD_REQUEST, BY_FILTER
 
 cdef const char *ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+cdef const char *BAD_BASE64 = b"Bad gRPC-web request, invalid base64 data."
 cdef uint8_t VALUES[256]             # by letter; 0xff = none of base64
 
 
@@ -79,7 +80,7 @@ cdef class GrpcWebFilter(StreamFilter):
         lines_remove(&x.request_lines, b"te", 2)
         lines_add(&x.request_lines, b"te", 2, b"trailers", 8)
         if find_field(x.bytes, head, b"grpc-accept-encoding", 20) < 0:
-            lines_add(&x.request_lines, b"grpc-accept-encoding", 20, b"identity,deflate,gzip", 21)
+            lines_add(&x.request_lines, b"grpc-accept-encoding", 20, b"identity", 8)
         drop_known(head, HEADER_CONTENT_LENGTH)
         if head.body == BODY_LENGTH:
             head.body = BODY_CHUNKED
@@ -99,7 +100,7 @@ cdef class GrpcWebFilter(StreamFilter):
             while length:
                 part = length if length < STEP_BYTES else STEP_BYTES
                 if not self.decode(data, part, out, &made):
-                    self.exchange.fail(BAD_REQUEST)
+                    self.refuse()
                     return
                 data += part
                 length -= part
@@ -142,9 +143,15 @@ cdef class GrpcWebFilter(StreamFilter):
 
     cdef void on_request_end(self, const char *trailers, size_t length) except *:
         if self.quad_length:
-            self.exchange.fail(BAD_REQUEST)
+            self.refuse()
         else:
             StreamFilter.on_request_end(self, trailers, length)
+
+    cdef void refuse(self) except *:
+        if self.exchange.response_started:
+            self.exchange.fail(BAD_REQUEST)
+        else:
+            self.exchange.answer(BY_FILTER, 400, BAD_BASE64, 0, b"text/plain")
 
     # -- the response
 

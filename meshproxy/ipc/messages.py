@@ -167,6 +167,12 @@ class PutResource(Message, kw_only=True):
     resource: Resource
 
 
+class Warm(Message, kw_only=True):
+    """agent -> master: the names of every cluster of `version` were answered or failed once, and what was found has been put."""
+
+    version: str
+
+
 class Order(Message, kw_only=True):
     """agent -> master (from the admin API), or command -> master (control socket): do this. Answered by `Answer` with the same `id`.
 
@@ -198,5 +204,5 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Order | Answer
+    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Warm | Order | Answer
 )

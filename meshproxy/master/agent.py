@@ -1,4 +1,7 @@
-"""Keeping the agent: started after the workers, restarted with a back-off of its own; workers serve on without it."""
+"""Keeping the agent: started after the workers, or before them when they wait for what it finds; restarted with a back-off of its own.
+
+Workers serve on without it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import Applied, Message, Order, PutResource, Ready, Stop
+from meshproxy.ipc.messages import Applied, Message, Order, PutResource, Ready, Stop, Warm
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Kill, State
@@ -20,18 +23,25 @@ from meshproxy.master.spawn import fork
 
 @dataclass
 class AgentKeeper:
-    """`on_order` and `on_resource` are the master's."""
+    """`on_*` are the master's: the agent was born, orders something, has found something."""
 
     node: Node
+    on_born: Callable[[], None]
     on_order: Callable[[Order, Channel], None]
     on_resource: Callable[[PutResource], None]
     channel: Channel | None = None
     _crash_fd: int = -1
     _ours: str = ""
+    _warm: str = ""
 
     def start_due(self, now_s: float) -> None:
         for _ in self.node.agents.due(now_s):
             self._start(now_s)
+
+    def is_warm(self, version: str) -> bool:
+        """Whether what DNS says of a version's clusters has been told once."""
+        order = self.node.configuration.versions.order
+        return bool(self._warm) and order(self._warm) >= order(version)
 
     def tell(self, message: Message) -> None:
         """Nothing while there is none: a newborn one starts from what is then."""
@@ -103,6 +113,7 @@ class AgentKeeper:
         node.agents.started(node.agent, pid, now_s)
         self.channel = ours
         node.loop.watch(ours, self._hear)
+        self.on_born()
 
     def _hear(self) -> None:
         channel = self.channel
@@ -127,6 +138,8 @@ class AgentKeeper:
             self.on_order(message, channel)
         elif isinstance(message, PutResource):
             self.on_resource(message)
+        elif isinstance(message, Warm):
+            self._warm = message.version
         elif isinstance(message, Applied) and message.error:
             self.node.journal.error("agent refuses a change", version=message.version, error=message.error)
 

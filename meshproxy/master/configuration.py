@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from meshproxy.discovery.dns import names_of
 from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings
-from meshproxy.model import Listener, Process, Resource, ResourceKind, Snapshot
-from meshproxy.model.snapshot import as_written, unpack
+from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, Snapshot
+from meshproxy.model.snapshot import as_written, pack, unpack
 from meshproxy.model.tls import without_keys
 from meshproxy.scoreboard.blocks import BlockAllocator
 
@@ -57,6 +58,8 @@ class Versions:
 
     def __init__(self, configuration: int = 0) -> None:
         self.configuration = configuration
+        self.latest = ""
+        """The state's, or while a configuration is on its way to workers, that one's: the agent has it already."""
         self._changes = 0
         self._issued: dict[str, int] = {}
         self._count = 0
@@ -80,6 +83,7 @@ class Versions:
     def _issue(self, version: str) -> str:
         self._count += 1
         self._issued[version] = self._count
+        self.latest = version
         if len(self._issued) > self.KEPT:
             del self._issued[next(iter(self._issued))]
         return version
@@ -130,9 +134,9 @@ class Configuration:
 
     def prepare_all(self, resources: list[Resource], settings: NodeSettings, process: Process) -> Change:
         """To exactly these resources. Found endpoints stay while their cluster does. Raises TableFullError, and nothing is changed."""
-        wanted = {(each.kind, each.name): each for each in resources}
+        wanted = {(each.kind, each.name): each for each in [*resources, *_known(resources)]}
         for key, resource in self._table.items():
-            if key[0] is ResourceKind.ENDPOINTS and self._still_found(key[1], wanted):
+            if key[0] is ResourceKind.ENDPOINTS and key not in wanted and self._still_found(key[1], wanted):
                 wanted[key] = resource
         upserts = [each for key, each in wanted.items() if key not in self._table or self._table[key].body != each.body]
         removes = [key for key in self._table if key not in wanted]
@@ -144,6 +148,19 @@ class Configuration:
     def prepare(self, upserts: list[Resource], removes: Iterable[Key] = ()) -> Change:
         """A change to some resources, from elsewhere than a whole configuration."""
         return self._prepare(self.versions.next(False), upserts, [key for key in removes if key in self._table])
+
+    def extend(self, change: Change, found: list[Resource]) -> Change:
+        """Takes endpoints that were found since into a change that no worker has yet; gives what is new in it. Raises TableFullError, and
+        the change is as it was."""
+        more = self._prepare(change.version, found, [])
+        change.upserts = sorted([*change.upserts, *more.upserts], key=lambda each: each.kind)
+        self.note_rows(more)
+        return more
+
+    def cold(self, upserts: Iterable[Resource]) -> list[str]:
+        """Clusters among these whose names nobody has asked for yet, and that the node is to wait for."""
+        clusters = (unpack(each) for each in upserts if each.kind is ResourceKind.CLUSTER)
+        return [each.name for each in clusters if each.wait_for_warm and not set(names_of(each)) <= self._asked(each.name)]
 
     def commit(self, change: Change) -> list[int]:
         """The change is the state now. Gives tokens to reclaim when no worker uses what it replaced."""
@@ -190,6 +207,20 @@ class Configuration:
             raise
         return Change(version, made, sorted(removes, reverse=True))
 
+    def _asked(self, cluster: str) -> set[str]:
+        """Names that the agent asks for, or a former master's did, because the table has a cluster with them."""
+        resource = self._table.get((ResourceKind.CLUSTER, cluster))
+        return set(names_of(unpack(resource))) if resource is not None else set()
+
     def _still_found(self, cluster: str, wanted: dict[Key, Resource]) -> bool:
         resource = wanted.get((ResourceKind.CLUSTER, cluster))
         return resource is not None and unpack(resource).discovery != "static"
+
+
+def _known(resources: list[Resource]) -> list[Resource]:
+    """Endpoints of DNS clusters that have only IP addresses: nobody needs to find them."""
+    clusters: list[Cluster] = [unpack(each) for each in resources if each.kind is ResourceKind.CLUSTER]
+    return [
+        pack(ResourceKind.ENDPOINTS, each.name, EndpointSet(cluster=each.name, endpoints=each.endpoints))
+        for each in clusters if each.discovery != "static" and each.endpoints and not names_of(each)
+    ]

@@ -33,7 +33,7 @@ class LateBlocks:
             except TableFullError as error:
                 self.node.journal.error("a block is refused", error=error)
                 return
-            rows = Change(self.node.configuration.version, [], [])
+            rows = Change(self.node.configuration.versions.latest, [], [])
             self.node.configuration.note_rows(rows)
             self.keeper.tell(rows.for_agent())
         self.crew.tell(worker, BlockGiven(kind=wanted.kind, name=wanted.name, cell=self._cells[key]))

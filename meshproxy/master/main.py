@@ -31,6 +31,7 @@ from meshproxy.master.signals import SignalQueue
 from meshproxy.master.slots import Patience, Slot, State
 from meshproxy.master.start import Start, prepare, write_pid_file
 from meshproxy.master.upgrade import Inheritance, Upgrader, Yours, inherited
+from meshproxy.master.warming import Warming
 from meshproxy.model import ResourceKind
 
 QUIET_S = 0.5
@@ -95,7 +96,8 @@ class Master:
         self.former = former
         self.start = start
         self.signals = SignalQueue()
-        self.keeper = AgentKeeper(node, on_order=lambda order, channel: self.orders.take(order, channel),
+        self.keeper = AgentKeeper(node, on_born=lambda: self.reloader.on_agent_born(),
+                                  on_order=lambda order, channel: self.orders.take(order, channel),
                                   on_resource=lambda put: self.reloader.put_resource(put))
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
                          on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied),
@@ -110,6 +112,7 @@ class Master:
         self.was_ready = False
         self.told_live = False
         self.scale.begin(start.lanes)
+        self.warming = Warming(node, self.keeper, start.cold)
         self.watchdog_due_s = 0.0
 
     def run(self) -> int:
@@ -135,7 +138,8 @@ class Master:
     # ---- each turn ----
 
     def tick(self, now_s: float) -> None:
-        self.crew.start_due(now_s)
+        if self.warming.is_over(now_s):
+            self.crew.start_due(now_s)
         self.keeper.start_due(now_s)
         self.crew.end_hung(now_s)
         self.keeper.end_hung(now_s)

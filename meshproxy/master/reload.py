@@ -1,9 +1,10 @@
 """From an order to reload to every worker serving the new configuration, or to everything as it was and all the reasons why.
 
-    load in a child -> bind what is new -> give blocks -> tell all -> wait for every ready worker -> close what is old
+    load in a child -> bind what is new -> give blocks -> tell the agent -> wait for DNS -> tell all workers, wait for them -> close the old
 
-Whatever fails up to "tell all" has changed nothing. A worker that refuses brings all of them back; one that dies or hangs does not, because
-its heir starts with the new configuration.
+Whatever fails up to "tell the agent" has changed nothing. A worker that refuses brings all back; one that dies or hangs does not, because
+its heir starts with the new configuration. DNS is waited for when there are names that nobody has asked for yet, and for a few seconds at
+most: workers serve the old configuration meanwhile, and get the new one with the endpoints that were found.
 """
 
 from __future__ import annotations
@@ -40,16 +41,19 @@ Done = Callable[[list[str], bytes], None]
 
 @dataclass
 class Underway:
-    """A change that was sent."""
+    """A change that the agent has."""
 
     change: Change
-    rollout: Rollout
     resocketed: list[Listener]
     """Listeners whose sockets are others than before."""
     bound: list[str]
     """What was bound for it."""
     admin: admin_socket.AdminSocket | None
     """A new one to take the place of the present."""
+    warm_by_s: float
+    """DNS is waited for until then."""
+    rollout: Rollout | None = None
+    """From when workers have it."""
 
 
 @dataclass
@@ -82,8 +86,13 @@ class Reloader:
     def tick(self, now_s: float) -> None:
         if self._loader is not None and now_s >= self._loader.deadline_s:
             self._loaded(self._loader.give_up())
-        if self._underway is not None and self._underway.rollout.is_over(now_s):
-            self._conclude(self._underway)
+        underway = self._underway
+        if underway is None:
+            return
+        if underway.rollout is None and (now_s >= underway.warm_by_s or self.keeper.is_warm(underway.change.version)):
+            underway.rollout = self._roll_out(underway, now_s)
+        if underway.rollout is not None and underway.rollout.is_over(now_s):
+            self._conclude(underway, underway.rollout)
 
     # ---- a whole configuration ----
 
@@ -122,12 +131,31 @@ class Reloader:
         self._name_fixed(loaded.process)
         resocketed = self._resocketed(change)
         node.configuration.note_rows(change)
-        # The agent first: it must know an access log before a worker writes to it.
+        # The agent first: it must know an access log before a worker writes to it, and a worker its endpoints before it routes to them.
         self.keeper.tell(change.for_agent())
-        self.crew.configure(change.for_workers(), resocketed)
-        ready = {worker.pid for worker in self.crew.ready()}
-        self._underway = Underway(change, Rollout(change.version, monotonic_s() + APPLY_LIMIT_S, ready), resocketed, bound, admin)
-        self.tick(monotonic_s())
+        now_s = monotonic_s()
+        cold = node.configuration.cold(change.upserts)
+        self._underway = Underway(change, resocketed, bound, admin, warm_by_s=now_s + node.command.patience.warm_s if cold else now_s)
+        self.tick(now_s)
+
+    def _roll_out(self, underway: Underway, now_s: float) -> Rollout:
+        node, change = self.node, underway.change
+        if now_s >= underway.warm_by_s and (cold := node.configuration.cold(change.upserts)):
+            node.journal.warning("names are not resolved yet", clusters=" ".join(cold), waited_s=node.command.patience.warm_s)
+        self._take_found(change)
+        self.crew.configure(change.for_workers(), underway.resocketed)
+        return Rollout(change.version, now_s + APPLY_LIMIT_S, {worker.pid for worker in self.crew.ready()})
+
+    def _take_found(self, change: Change) -> None:
+        """Endpoints that came since for the change's clusters: workers get both at once."""
+        clusters = {each.name for each in change.upserts if each.kind is ResourceKind.CLUSTER}
+        keys = [key for key in self._put if key[0] is ResourceKind.ENDPOINTS and key[1] in clusters]
+        found = [self._put.pop(key) for key in keys]
+        try:
+            if found:
+                self.keeper.tell(self.node.configuration.extend(change, found).for_agent())
+        except TableFullError as error:
+            self.node.journal.error("a change is refused", error=error)
 
     def _resocketed(self, change: Change) -> list[Listener]:
         return [each for each in change.listeners if _keys(each) != self._keys_now(each.name)]
@@ -144,28 +172,33 @@ class Reloader:
     # ---- what the workers say ----
 
     def on_born(self, worker: Worker) -> None:
-        """It was born from the table as it is; what is under way follows at once."""
-        if self._underway is not None:
+        """It was born from the table as it is; what is under way follows at once, if the others have it."""
+        if self._underway is not None and self._underway.rollout is not None:
             self.crew.configure_one(worker, self._underway.change.for_workers(), self._underway.resocketed)
             self._underway.rollout.waiting.add(worker.pid)
 
+    def on_agent_born(self) -> None:
+        """The same of the agent, which is told first."""
+        if self._underway is not None:
+            self.keeper.tell(self._underway.change.for_agent())
+
     def on_applied(self, worker: Worker, applied: Applied) -> None:
-        order = self.node.configuration.versions.order
-        if self._underway is not None and order(applied.version) >= order(self._underway.change.version):
-            self._underway.rollout.applied(worker.pid, applied.error)
+        underway, order = self._underway, self.node.configuration.versions.order
+        if underway is not None and underway.rollout is not None and order(applied.version) >= order(underway.change.version):
+            underway.rollout.applied(worker.pid, applied.error)
             self.tick(monotonic_s())
 
     def on_gone(self, pid: int) -> None:
-        if self._underway is not None:
+        if self._underway is not None and self._underway.rollout is not None:
             self._underway.rollout.gone(pid)
             self.tick(monotonic_s())
 
     # ---- the end ----
 
-    def _conclude(self, underway: Underway) -> None:
+    def _conclude(self, underway: Underway, rollout: Rollout) -> None:
         self._underway = None
-        if underway.rollout.refusals:
-            self._go_back(underway)
+        if rollout.refusals:
+            self._go_back(underway, rollout.refusals)
         else:
             self._go_on(underway)
 
@@ -181,7 +214,8 @@ class Reloader:
         if underway.admin is not None:
             admin_socket.install(node, underway.admin)
             self.keeper.stop("the admin address has changed")
-        body = {"version": change.version, "changed": len(change.upserts), "removed": len(change.removes)}
+        changed = [each for each in change.upserts if each.kind is not ResourceKind.ENDPOINTS]
+        body = {"version": change.version, "changed": len(changed), "removed": len(change.removes)}
         node.journal.info("reloaded", **body)
         self._finish([], msgspec.json.encode(body))
 
@@ -194,7 +228,7 @@ class Reloader:
         if after.rows or after.rows_removed:
             self.keeper.tell(after.for_agent())
 
-    def _go_back(self, underway: Underway) -> None:
+    def _go_back(self, underway: Underway, refusals: list[str]) -> None:
         node = self.node
         back, tokens = node.configuration.undo(underway.change)
         self.crew.configure(back.for_workers(), [each for each in back.listeners if each.name in {new.name for new in underway.resocketed}])
@@ -203,7 +237,7 @@ class Reloader:
         node.bindings.close(underway.bound)
         if underway.admin is not None:
             underway.admin.close()
-        self._finish([f"a worker refuses it: {text}" for text in dict.fromkeys(underway.rollout.refusals)])
+        self._finish([f"a worker refuses it: {text}" for text in dict.fromkeys(refusals)])
 
     def _finish(self, errors: list[str], body: bytes = b"") -> None:
         node = self.node
@@ -242,7 +276,7 @@ class Reloader:
     def set_log_level(self, level: str) -> None:
         """Until the next reload, which sets what the configuration says."""
         settings = msgspec.structs.replace(self.node.configuration.settings, log_level=level)
-        self.keeper.tell(Configure(version=self.node.configuration.version, settings=settings))
+        self.keeper.tell(Configure(version=self.node.configuration.versions.latest, settings=settings))
 
     def _put_waiting(self) -> None:
         waiting, self._put = self._put, {}

@@ -40,6 +40,8 @@ class Patience:
     backoff_most_s: float = 5.0
     trip_deaths: int = 10
     trip_retry_s: float = 30.0
+    warm_s: float = 5.0
+    """For the first answers to names of clusters, at a start or a reload. As long as a resolver waits before it asks another server."""
     report_s: float = 1.0
     """Between the signal that makes a hung child write its report and the one that ends it."""
 

@@ -41,6 +41,8 @@ class Start:
     workers_wanted: int
     foreign_pages: list[int]
     """Pages of the scoreboard that a former master's workers write."""
+    cold: list[str]
+    """Clusters whose endpoints are not known yet: the first workers wait for them."""
 
 
 def prepare(
@@ -63,7 +65,7 @@ def prepare(
     node = _node(command, journal, loaded, legacy, who, path, len(lanes))
     try:
         _bind(node, loaded, lanes, legacy, systemd_fds)
-        _configure(node, loaded, legacy)
+        cold = _configure(node, loaded, legacy)
         if legacy is None:
             write_pid_file(node)
         _drop(node, who)
@@ -73,7 +75,7 @@ def prepare(
             node.bindings.close_all(unlink=True)
             admin_socket.install(node, admin_socket.NONE)
         raise
-    return Start(node, control_fd, lanes, asked, wanted, legacy.pages if legacy else [])
+    return Start(node, control_fd, lanes, asked, wanted, legacy.pages if legacy else [], cold)
 
 
 def write_pid_file(node: Node) -> None:
@@ -103,7 +105,7 @@ def _node(
         workers=SlotTable(replace(command.patience, hung_s=loaded.process.worker_hung_s)), agents=SlotTable(command.patience),
     )
     node.agents.slots.append(node.agent)
-    # Not before the first worker serves: it has the processors to itself until then.
+    # Not before the first worker serves, which has the processors to itself until then; or at once, when workers wait for what it finds.
     node.agent.due_s = None
     return node
 
@@ -126,17 +128,22 @@ def _bind(node: Node, loaded: Loaded, lanes: list[int], legacy: Inheritance | No
         node.journal.warning("systemd gives a socket that no listener names", address=address)
 
 
-def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> None:
+def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> list[str]:
+    """The first configuration; gives its clusters that wait for the agent. Over an upgrade none do: a new master has no agent yet."""
     configuration = node.configuration
     change = configuration.prepare_all(loaded.resources, loaded.settings, loaded.process)
+    cold = [] if legacy else configuration.cold(change.upserts)
     configuration.commit(change)
     if legacy:
         clusters = {each.name for each in loaded.resources if each.kind is ResourceKind.CLUSTER and unpack(each).discovery != "static"}
+        # Those of a cluster that has only IP addresses now are in the table already.
+        clusters -= {each.name for each in change.upserts if each.kind is ResourceKind.ENDPOINTS}
         found = configuration.prepare([each for each in legacy.endpoints if each.name in clusters])
         configuration.commit(found)
         node.retirement.add(0, [PREDECESSOR], [])
     configuration.number = change.version
     configuration.note_rows(change)
+    return cold
 
 
 def _drop(node: Node, who: privileges.Identity) -> None:

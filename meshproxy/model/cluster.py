@@ -72,6 +72,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     respect_dns_ttl: bool = False
     """Names are asked for again when an answer's TTL is over, not after `dns_refresh_s`."""
     dns_lookup_family: Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"] = "auto"
+    wait_for_warm: bool = True
+    """A start or a reload waits, for a few seconds at most, until each of its names was answered or failed once."""
     alt_stat_name: str = ""
     panic_threshold_percent: float = 50.0
     tcp_keepalive: bool = False

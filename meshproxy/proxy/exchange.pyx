@@ -4,7 +4,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 from meshproxy.codecs.http1 cimport *
 from meshproxy.proxy cimport headers
-from meshproxy.proxy.grpc cimport add_grpc_message, grpc_reasons, grpc_status_of, grpc_timeout_ms, is_grpc_request
+from meshproxy.proxy.grpc cimport add_grpc_message, grpc_reasons, grpc_status_of, grpc_timeout_ms, is_grpc_request, put_grpc_timeout
 from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
@@ -355,8 +355,10 @@ cdef class Exchange(Actor):
             self.idle_ms = route.idle_timeout_ms
         if route.max_duration_ms >= 0:
             self.life_deadline_ms = runtime.now_ms + route.max_duration_ms if route.max_duration_ms else 0
-        if route.grpc_timeout_max_ms >= 0:
+        if route.max_duration_ms >= 0 or route.grpc_timeout_max_ms >= 0:
             self.take_grpc_timeout()
+            if self.phase != PHASE_FILTERS:
+                return
         self.take_timeout_headers()
         if self.wants_upgrade:
             self.route_timeout_ms = 0            # a tunnel is not a response that ends; Envoy's router does the same
@@ -398,15 +400,29 @@ cdef class Exchange(Actor):
             self.try_timeout_ms = 0
 
     cdef void take_grpc_timeout(self) except *:
-        """The client's own deadline, at most the route's; told a little before the client gives up by itself."""
-        cdef int64_t wanted = grpc_timeout_ms(self.bytes, &self.head)
-        if wanted < 0:
-            return
-        if self.route.grpc_timeout_max_ms and (wanted == 0 or wanted > self.route.grpc_timeout_max_ms):
-            wanted = self.route.grpc_timeout_max_ms
-        if wanted > self.route.grpc_timeout_offset_ms:
-            wanted -= self.route.grpc_timeout_offset_ms
-        self.life_deadline_ms = self.runtime.now_ms + wanted if wanted else 0
+        """The client's own deadline, at most the route's; told a little before the client gives up by itself.
+
+        The endpoint of a gRPC call is told which deadline holds, were it that of the route.
+        """
+        cdef CompiledRoute route = self.route
+        cdef char text[24]
+        cdef int64_t wanted = grpc_timeout_ms(self.bytes, &self.head) if route.grpc_timeout_max_ms >= 0 else -1
+        if wanted >= 0:
+            if route.grpc_timeout_max_ms and wanted > route.grpc_timeout_max_ms:
+                wanted = route.grpc_timeout_max_ms
+            if wanted > route.grpc_timeout_offset_ms:
+                wanted -= route.grpc_timeout_offset_ms
+            self.life_deadline_ms = self.runtime.now_ms + wanted
+        elif route.max_duration_ms >= 0:
+            wanted = route.max_duration_ms
+        else:
+            wanted = self.config.max_stream_duration_ms
+        if self.grpc and self.life_deadline_ms:
+            headers.drop_fields(self.bytes, &self.head, b"grpc-timeout", 12)
+            lines_add(&self.request_lines, b"grpc-timeout", 12, text, put_grpc_timeout(text, wanted))
+        if wanted == 0 and self.life_deadline_ms:
+            self.config.cells[HTTP_DOWNSTREAM_RQ_MAX_DURATION_REACHED] += 1
+            self.fail(MAX_DURATION)
 
     cdef int64_t take_number(self, int id) noexcept:
         """A header's decimal value, the header dropped; -1 = not there or no number."""
@@ -632,6 +648,7 @@ cdef class Exchange(Actor):
     cdef void fail(self, int outcome) except *:
         """End by a row of the table: an answer when none has begun, else a cut."""
         cdef const OutcomeRow *row = outcome_row(outcome)
+        cdef int status
         if self.phase == PHASE_DONE:
             return
         if outcome == UPSTREAM_TIMEOUT or outcome == PER_TRY_TIMEOUT:
@@ -645,7 +662,10 @@ cdef class Exchange(Actor):
             return
         if outcome == UPSTREAM_OVERFLOW or outcome == OVERLOADED:
             lines_raw(&self.response_lines, b"x-envoy-overloaded: true\r\n", 26)
-        self.answer(outcome, row.status, row.body, 0, b"text/plain")
+        status = row.status
+        if self.request_complete and (outcome == STREAM_IDLE or outcome == MAX_DURATION):
+            status = 504                         # it is not the client who was slow
+        self.answer(outcome, status, body_after_retries(outcome) if self.attempts > 1 else row.body, 0, b"text/plain")
 
     cdef void count_timeout(self, int outcome) noexcept:
         self.cluster.cells[CLUSTER_UPSTREAM_RQ_TIMEOUT if outcome == UPSTREAM_TIMEOUT else CLUSTER_UPSTREAM_RQ_PER_TRY_TIMEOUT] += 1
@@ -669,7 +689,7 @@ cdef class Exchange(Actor):
             self.answer_grpc(outcome, status, body, length)
             return
         has_body = not (status < 200 or status == 204 or status == 304)
-        if has_body:
+        if has_body and (length or not self.downstream.http2):
             lines_add(&self.response_lines, b"content-length", 14, number, headers.decimal(number, length))
             if length and content_type != NULL:
                 lines_add(&self.response_lines, b"content-type", 12, content_type, len(content_type))

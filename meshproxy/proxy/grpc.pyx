@@ -2,7 +2,9 @@
 
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp
+from meshproxy.codecs.grpc cimport grpc_status_of_http
 from meshproxy.codecs.http1 cimport HEADER_CONTENT_TYPE, HeaderField
+from meshproxy.proxy.headers cimport decimal
 from meshproxy.proxy.lines cimport lines_add, lines_find, strncasecmp
 from meshproxy.proxy.outcome cimport MAX_DURATION
 from meshproxy.proxy.router cimport (
@@ -11,15 +13,12 @@ from meshproxy.proxy.router cimport (
 
 cdef enum:
     CANCELLED = 1
-    UNKNOWN = 2
     DEADLINE_EXCEEDED = 4
-    PERMISSION_DENIED = 7
     RESOURCE_EXHAUSTED = 8
-    UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
-    UNAUTHENTICATED = 16
     TIMEOUT_DIGITS = 8                   # at most (PROTOCOL-HTTP2, "TimeoutValue")
+    MOST_TIMEOUT = 99999999
 
 cdef const char *HEX = b"0123456789ABCDEF"
 
@@ -71,6 +70,18 @@ cdef int64_t grpc_timeout_ms(const char *bytes, const Head *head) noexcept:
     return (value + 999999) // 1000000 if text[length - 1] == b'n' else -1
 
 
+cdef size_t put_grpc_timeout(char *out, int64_t ms) noexcept:
+    cdef char unit = b'm'
+    cdef size_t length
+    if ms > MOST_TIMEOUT:
+        ms, unit = ms // 1000, b'S'
+        if ms > MOST_TIMEOUT:
+            ms, unit = min(ms // 60, MOST_TIMEOUT), b'M'
+    length = decimal(out, ms)
+    out[length] = unit
+    return length + 1
+
+
 cdef int64_t decimal_of(const char *text, uint32_t length) noexcept:
     """-1: no digits only."""
     cdef int64_t value = 0
@@ -116,18 +127,7 @@ cdef uint32_t grpc_reasons(const char *bytes, const Head *head) noexcept:
 
 
 cdef int grpc_status_of(int outcome, int status) noexcept:
-    """https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md, and the deadline for what ran out of time by itself."""
-    if outcome == MAX_DURATION:
-        return DEADLINE_EXCEEDED
-    if status == 400:
-        return INTERNAL
-    if status == 401:
-        return UNAUTHENTICATED
-    if status == 403:
-        return PERMISSION_DENIED
-    if status == 404:
-        return UNIMPLEMENTED
-    return UNAVAILABLE if status == 429 or 502 <= status <= 504 else UNKNOWN
+    return DEADLINE_EXCEEDED if outcome == MAX_DURATION else grpc_status_of_http(status)
 
 
 cdef void add_grpc_message(Lines *lines, const char *text, size_t length) except *:

@@ -48,5 +48,7 @@ ctypedef struct OutcomeRow:
     uint32_t retry_on                    # proxy.router RETRY_* bits that allow another try
 
 cdef const OutcomeRow *outcome_row(int outcome) noexcept nogil
+# The body after more than one try.
+cdef const char *body_after_retries(int outcome) noexcept nogil
 # What the loss of an upstream stream is once its response has begun.
 cdef int cut_outcome(int outcome) noexcept nogil

@@ -6,17 +6,21 @@ from meshproxy.proxy.router cimport (
 from meshproxy.telemetry.facts cimport *
 
 cdef OutcomeRow rows[OUTCOME_COUNT]
+cdef const char *after_retries[OUTCOME_COUNT]
+cdef list kept = []                      # holds what `after_retries` points into
 
 cdef enum:
     ANY_RESET = RETRY_5XX | RETRY_GATEWAY_ERROR | RETRY_RESET
 
 
-cdef void row(int outcome, int status, const char *body, uint64_t flag, const char *details, uint32_t retry_on=0) noexcept:
+cdef void row(int outcome, int status, const char *body, uint64_t flag, const char *details, uint32_t retry_on=0) except *:
     rows[outcome].status = status
     rows[outcome].body = body
     rows[outcome].flag = flag
     rows[outcome].details = details
     rows[outcome].retry_on = retry_on
+    kept.append((<bytes>body).replace(b"headers. reset reason", b"headers. retried and the latest reset reason"))
+    after_retries[outcome] = <const char *>(<bytes>kept[len(kept) - 1])
 
 
 row(ANSWERED, 0, b"", 0, b"via_upstream")
@@ -47,7 +51,7 @@ row(PER_TRY_TIMEOUT, 504, b"upstream request timeout", FLAG_UPSTREAM_REQUEST_TIM
 row(STREAM_IDLE, 408, b"stream timeout", FLAG_STREAM_IDLE_TIMEOUT, b"stream_idle_timeout")
 row(REQUEST_TIMEOUT, 408, b"request timeout", 0, b"request_overall_timeout")
 row(REQUEST_HEAD_TIMEOUT, 408, b"request header timeout", 0, b"request_header_timeout")
-row(MAX_DURATION, 408, b"downstream duration timeout", FLAG_DURATION_TIMEOUT, b"max_duration_timeout")
+row(MAX_DURATION, 408, b"downstream duration timeout", 0, b"max_duration_timeout")
 row(BODY_TOO_LARGE, 413, b"Payload Too Large", 0, b"request_payload_too_large")
 row(BAD_REQUEST, 400, b"Bad Request", FLAG_DOWNSTREAM_PROTOCOL_ERROR, b"http1.codec_error")
 row(HEAD_TOO_LARGE, 431, b"Request Header Fields Too Large", FLAG_DOWNSTREAM_PROTOCOL_ERROR, b"http1.headers_too_large")
@@ -67,6 +71,10 @@ row(FILTER_FAILED, 500, b"Internal Server Error", 0, b"filter_error")
 
 cdef const OutcomeRow *outcome_row(int outcome) noexcept nogil:
     return &rows[outcome]
+
+
+cdef const char *body_after_retries(int outcome) noexcept nogil:
+    return after_retries[outcome]
 
 
 cdef int cut_outcome(int outcome) noexcept nogil:

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 from meshproxy.balance.cluster cimport SHARE_RETRIES
 from meshproxy.codecs.http1 cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE
 from meshproxy.proxy.exchange cimport PHASE_ACQUIRE
+from meshproxy.proxy.outcome cimport UPSTREAM_REFUSED, outcome_row
 from meshproxy.proxy.router cimport *
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.telemetry.facts cimport FLAG_UPSTREAM_RETRY_LIMIT_EXCEEDED
@@ -94,8 +95,8 @@ cdef bint retry_stale(Exchange x) except *:
 
 
 cdef bint retry_refused(Exchange x) except *:
-    """The endpoint says that it did not begin (RFC 9113 8.7): ask again, whatever the method, once."""
-    if x.stale_retry_used or not may_resend(x) or x.wants_upgrade:
+    """The endpoint says that it did not begin (RFC 9113 8.7): ask again, whatever the method, once; unless the policy has its own say."""
+    if x.retry_on & outcome_row(UPSTREAM_REFUSED).retry_on or x.stale_retry_used or not may_resend(x) or x.wants_upgrade:
         return False
     again(x)
     return True

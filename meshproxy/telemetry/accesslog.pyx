@@ -7,7 +7,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 from libc.time cimport time_t
-from meshproxy.codecs.http1 cimport HEADER_ID_COUNT, HEADER_OTHER, HEADER_X_ENVOY_OTHER, Head, HeaderField, header_id
+from meshproxy.codecs.grpc cimport grpc_status_of_http
+from meshproxy.codecs.http1 cimport HEADER_CONTENT_TYPE, HEADER_ID_COUNT, HEADER_OTHER, HEADER_X_ENVOY_OTHER, Head, HeaderField, header_id
 from meshproxy.telemetry.facts cimport TLS_TOLD_COUNT, Facts, Text
 
 import json
@@ -19,6 +20,9 @@ from meshproxy.telemetry.operators import (
     DEFAULT_TIME,
     TLS_TOLD,
     FLAGS,
+    GRPC,
+    GRPC_STATUSES,
+    GRPC_STATUSES_IN_CAPITALS,
     HEADERS,
     OPERATORS,
     PATH,
@@ -74,6 +78,7 @@ cdef enum:                               # Op.code
     OP_TIME
     OP_TLS
     OP_TLS_TIME
+    OP_GRPC_STATUS
 
 cdef const char *LINE_TYPES[5]
 LINE_TYPES[:] = [b"DownstreamEnd", b"TcpConnectionEnd", b"TcpUpstreamConnected", b"TcpPeriodic", b"NotSet"]
@@ -124,6 +129,7 @@ _CODES: dict[str, tuple[int, int, int]] = {
     "TRAILER": (OP_TRAILER, 0, 0), "RESPONSE_TRAILER": (OP_TRAILER, 0, 0),
     "PATH": (OP_PATH, 0, 0), "QUERY_PARAM": (OP_QUERY_PARAM, 0, 0), "QUERY_PARAMS": (OP_QUERY_PARAMS, 0, 0),
     "PROTOCOL": (OP_PROTOCOL, 0, 0), "RESPONSE_CODE_DETAILS": (OP_DETAILS, 0, 0),
+    "GRPC_STATUS": (OP_GRPC_STATUS, 0, 0), "GRPC_STATUS_NUMBER": (OP_GRPC_STATUS, 2, 0),
     "RESPONSE_FLAGS": (OP_FLAGS, 0, 0), "RESPONSE_FLAGS_LONG": (OP_FLAGS, 1, 0),
     "RESPONSE_CODE": (OP_NUMBER, 0, 0), "BYTES_RECEIVED": (OP_NUMBER, 1, 0), "BYTES_SENT": (OP_NUMBER, 2, 0),
     "DOWNSTREAM_WIRE_BYTES_RECEIVED": (OP_NUMBER, 3, 0), "DOWNSTREAM_WIRE_BYTES_SENT": (OP_NUMBER, 4, 0),
@@ -147,6 +153,13 @@ _CODES: dict[str, tuple[int, int, int]] = {
     },
 }
 """Of each operator: code, a, b."""
+
+cdef const char *_GRPC_WORDS[2][17]
+_GRPC_NAMES = [[name.encode() for name in names] for names in (GRPC_STATUSES, GRPC_STATUSES_IN_CAPITALS)]
+cdef int _form, _number
+for _form in range(2):
+    for _number in range(17):
+        _GRPC_WORDS[_form][_number] = <bytes>_GRPC_NAMES[_form][_number]
 
 cdef const char *_SHORT_FLAGS[64]
 cdef const char *_LONG_FLAGS[64]
@@ -381,6 +394,8 @@ class _Steps:
             step["a"], step["b"], step["precision"] = SPAN_POINTS.index(start), SPAN_POINTS.index(end), SPAN_PRECISIONS[precision]
         elif name == "RESPONSE_CODE_DETAILS":
             step["a"] = int(argument == "ALLOW_WHITESPACES")
+        elif name == "GRPC_STATUS":
+            step["a"] = GRPC.split("|").index(argument or "CAMEL_STRING")
         elif name == "QUERY_PARAM":
             step["text"] = argument
         elif code == OP_STATIC:

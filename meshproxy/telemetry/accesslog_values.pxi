@@ -53,6 +53,8 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
         set_bytes(value, LINE_TYPES[facts.line_type], strlen(LINE_TYPES[facts.line_type]))
     elif op.code == OP_DETAILS:
         find_details(format, op, facts, value)
+    elif op.code == OP_GRPC_STATUS:
+        find_grpc_status(op, facts, value)
     elif op.code == OP_FLAGS:
         find_flags(format, op, facts, value)
     elif op.code == OP_TIME:
@@ -69,6 +71,37 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
         find_query_param(format, op, facts, value)
     elif op.code == OP_QUERY_PARAMS:
         find_query(facts, value)
+
+
+cdef void find_grpc_status(const Op *op, const Facts *facts, Value *value) noexcept nogil:
+    """The one in the trailers, in the head, or what HTTP's status stands for; absent where the request is no gRPC."""
+    cdef HeaderName name
+    cdef int64_t status
+    name.pseudo, name.id = PSEUDO_NONE, HEADER_CONTENT_TYPE
+    name.at, name.length = b"content-type", 12
+    find_request_header(facts, &name, value)
+    if value.kind != BYTES or value.length < 16 or memcmp(value.at, b"application/grpc", 16) or (value.length > 16 and value.at[16] != c'+'):
+        value.kind = ABSENT
+        return
+    value.kind = ABSENT
+    name.at, name.length = b"grpc-status", 11
+    if find_line(facts.trailer_bytes, facts.trailer_length, &name, value) or find_line(facts.response_bytes, facts.response_length, &name, value):
+        status = number_of_status(value.at, value.length)
+    else:
+        status = grpc_status_of_http(facts.status)
+    if op.a == 2 or not 0 <= status <= 16:
+        set_number(value, status)
+    else:
+        set_bytes(value, _GRPC_WORDS[op.a][status], strlen(_GRPC_WORDS[op.a][status]))
+
+
+cdef int64_t number_of_status(const char *text, size_t length) noexcept nogil:
+    """-1: no number."""
+    cdef size_t at
+    for at in range(length):
+        if not c'0' <= text[at] <= c'9':
+            return -1
+    return decimal(text, length) if 0 < length < 10 else -1
 
 
 cdef inline void set_bytes(Value *value, const char *at, size_t length) noexcept nogil:

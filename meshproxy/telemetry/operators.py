@@ -18,6 +18,7 @@ PATH = "WQ|NQ:ORIG|PATH|ORIG_OR_PATH"
 NAME = "NAME"
 QUERY = "ORIG|DECODED"
 DETAILS = "ALLOW_WHITESPACES"
+GRPC = "CAMEL_STRING|SNAKE_STRING|NUMBER"
 _REQUIRED = (HEADERS, SPAN, NAME)
 _WITH_LENGTH = (HEADERS, PATH, NAME, QUERY)
 
@@ -84,6 +85,8 @@ OPERATORS: dict[str, OperatorRow] = {
     "PROTOCOL": _text("`HTTP/1.1`, `HTTP/1.0` or `HTTP/2`; absent for TCP"),
     "RESPONSE_CODE": _number("status; 0 when no response was sent"),
     "RESPONSE_CODE_DETAILS": _text("who made the response and why, white space as `_` unless allowed", DETAILS),
+    "GRPC_STATUS": _text("a gRPC call's status by name or as a NUMBER; without one of its own, what HTTP's status stands for", GRPC),
+    "GRPC_STATUS_NUMBER": _number("the same as a number"),
     "RESPONSE_FLAGS": _text("what went wrong, as short flags with `,` between"),
     "RESPONSE_FLAGS_LONG": _text("the same in words"),
     "BYTES_RECEIVED": _number("bytes of the request's body"),
@@ -138,7 +141,7 @@ OPERATORS: dict[str, OperatorRow] = {
 
 NOT_YET = frozenset(
     """START_TIME_LOCAL EMIT_TIME_LOCAL DYNAMIC_METADATA CLUSTER_METADATA UPSTREAM_METADATA METADATA FILTER_STATE UPSTREAM_FILTER_STATE
-    FILTER_CHAIN_NAME VIRTUAL_CLUSTER_NAME LOCAL_REPLY_BODY GRPC_STATUS GRPC_STATUS_NUMBER TRACE_ID STREAM_ID UNIQUE_ID
+    FILTER_CHAIN_NAME VIRTUAL_CLUSTER_NAME LOCAL_REPLY_BODY TRACE_ID STREAM_ID UNIQUE_ID
     ROUNDTRIP_DURATION REQUEST_TX_DURATION DOWNSTREAM_HANDSHAKE_DURATION UPSTREAM_CONNECTION_POOL_READY_DURATION
     REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES RESPONSE_TRAILERS_BYTES UPSTREAM_PROTOCOL UPSTREAM_CONNECTION_ID UPSTREAM_SERVER_NAME
     UPSTREAM_HOST_NAME UPSTREAM_HOST_NAME_WITHOUT_PORT UPSTREAM_HOSTS_ATTEMPTED UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT
@@ -163,6 +166,18 @@ FLAGS: tuple[tuple[str, str], ...] = (
 """By bit, as `telemetry/facts.pxd` numbers them: the short and the long form."""
 
 DEFAULT_TIME = "%Y-%m-%dT%H:%M:%S.%3fZ"
+
+
+GRPC_STATUSES = (
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted",
+    "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+)
+"""By number, as Envoy spells them."""
+GRPC_STATUSES_IN_CAPITALS = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
 
 
 class Operator(NamedTuple):
@@ -282,13 +297,18 @@ def _check_query(name: str, argument: str) -> Iterator[str]:
         yield f"{name}(DECODED) is not supported yet"
 
 
+def _check_grpc(name: str, argument: str) -> Iterator[str]:
+    if argument not in GRPC.split("|"):
+        yield f"{name} only supports CAMEL_STRING, SNAKE_STRING or NUMBER."
+
+
 def _check_nothing(name: str, argument: str) -> Iterator[str]:
     yield from ()
 
 
 _ARGUMENT_CHECKS = {
     HEADERS: _check_headers, TIME: _check_time, SPAN: _check_span, PATH: _check_path, QUERY: _check_query, NAME: _check_nothing,
-    DETAILS: _check_nothing,
+    DETAILS: _check_nothing, GRPC: _check_grpc,
 }
 
 

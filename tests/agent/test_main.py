@@ -19,7 +19,7 @@ import requests
 from meshproxy.agent.gauges import MEANING
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutResource, Ready, ReopenLogs, Stop
+from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSettings, Order, PutResource, Ready, ReopenLogs, Stop, Warm
 from meshproxy.model import (
     AccessLog,
     Cluster,
@@ -49,6 +49,7 @@ class AgentProcess:
         self.region = Region.create(1)
         self.region.set_state(0, 2)
         self.channel, theirs = Channel.pair()
+        self.heard: list = []
         listener = socket.create_server(("127.0.0.1", 0))
         self.port = listener.getsockname()[1]
         boot = AgentBoot(
@@ -79,14 +80,16 @@ class AgentProcess:
         finally:
             os._exit(code)
 
-    def expect(self, kind: type, accept: Callable = lambda message: True):
+    def expect(self, kind: type | tuple[type, ...], accept: Callable = lambda message: True):
         """The next message of a kind that is accepted; others before it are passed over."""
         while True:
-            messages = self.channel.wait(PATIENCE_S)
-            assert messages, f"no {kind.__name__} came"
-            for message, _ in messages:
+            while self.heard:
+                message = self.heard.pop(0)
                 if isinstance(message, kind) and accept(message):
                     return message
+            messages = self.channel.wait(PATIENCE_S)
+            assert messages, f"no {kind} came"
+            self.heard += [message for message, _ in messages]
 
     def get(self, path: str) -> requests.Response:
         return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE_S)
@@ -170,6 +173,20 @@ def test_names_are_resolved_and_sent_to_the_master() -> None:
 
         assert unpack(process.expect(PutResource).resource).cluster == "later"
         assert "later::observability_name::later" in process.get("/clusters").text
+
+
+def test_the_master_hears_when_each_version_is_warm_after_what_was_found() -> None:
+    with agent(dns_cluster("web")) as process:
+        heard = [process.expect((PutResource, Warm)) for _ in range(2)]
+        assert [type(each) for each in heard] == [PutResource, Warm]
+        assert heard[1].version == "1"
+        process.channel.send(Configure(version="2", upserts=[dns_cluster("later")]))
+        heard = [process.expect((PutResource, Warm)) for _ in range(2)]
+        assert [type(each) for each in heard] == [PutResource, Warm]
+        assert heard[1].version == "2"
+        process.channel.send(Configure(version="3", removes=[(ResourceKind.CLUSTER, "later")]))
+
+        assert process.expect(Warm).version == "3", "nothing new is asked for"
 
 
 def test_a_change_is_acknowledged_and_seen() -> None:

@@ -334,6 +334,7 @@ def clusters_of(draw: st.DrawFn, name: str, envoy: bool) -> Cluster:
         breakers=draw(breakers),
         high_breakers=draw(breakers),
         respect_dns_ttl=draw(st.booleans()),
+        wait_for_warm=draw(st.booleans()),
         dns_refresh_s=draw(st.sampled_from([0.5, 5.0, 60.0])),
         dns_lookup_family=draw(st.sampled_from(["auto", "v4_only", "v6_only", "v4_preferred", "all"])),
         alt_stat_name=draw(st.sampled_from(["", "other"])),

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from meshproxy.discovery.dns import V4, V6, Found, StrictDns, is_literal, resolve, system_lookup
+from meshproxy.discovery.dns import V4, V6, Found, StrictDns, is_literal, names_of, resolve, system_lookup
 from meshproxy.model import Cluster, Endpoint, EndpointSet, PipeAddress, SocketAddress
 
 
@@ -191,6 +191,45 @@ def test_literal_addresses_and_pipes_need_no_lookup() -> None:
     assert dns.due(0.0) == []
     assert dns.next_due_s() is None
     assert dns.put(mixed, now_s=1.0) is None
+
+
+def test_addresses_beside_a_name_do_not_wait_for_it() -> None:
+    dns = StrictDns()
+
+    assert addresses(dns.put(cluster("a.example", "10.0.0.1"), now_s=0.0)) == ["10.0.0.1:80"]
+    assert addresses(dns.answered(dns.due(0.0)[0], Found(["10.0.0.2"]), now_s=0.0)) == ["10.0.0.2:80", "10.0.0.1:80"]
+
+
+def test_names_are_host_names_of_clusters_that_are_not_static() -> None:
+    several = cluster("a.example", "10.0.0.1", "b.example", "a.example", "fe80::1%eth0")
+
+    assert names_of(several) == ["a.example", "b.example"]
+    assert names_of(Cluster(name="web", endpoints=several.endpoints)) == []
+
+
+def test_warm_is_who_has_had_an_answer_or_a_failure_to_each_name() -> None:
+    dns = StrictDns()
+    assert dns.is_warm()
+    dns.put(cluster("a.example", "b.example"), now_s=0.0)
+    first, second = dns.due(0.0)
+    assert not dns.is_warm()
+    dns.answered(first, Found([]), now_s=0.0)
+    assert not dns.is_warm()
+    dns.failed(second, 0.0, random=0.0)
+    assert dns.is_warm()
+
+    dns.put(cluster("a.example", "c.example"), now_s=1.0)
+    assert not dns.is_warm(), "what is known of a stays, c is new"
+    [third] = [question for question in dns.due(1.0) if question.host == "c.example"]
+    dns.answered(third, Found(["10.0.0.1"]), now_s=1.0)
+    assert dns.is_warm()
+
+
+def test_nobody_is_waited_for_who_is_not_to_be() -> None:
+    dns = StrictDns()
+    dns.put(cluster("a.example", wait_for_warm=False), now_s=0.0)
+
+    assert dns.is_warm()
 
 
 def test_weight_hostname_and_port_are_kept() -> None:

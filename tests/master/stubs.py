@@ -34,8 +34,9 @@ from meshproxy.ipc.messages import (
     ReopenLogs,
     Sockets,
     Stop,
+    Warm,
 )
-from meshproxy.model import EndpointSet, ResourceKind, Secret, Snapshot, TicketKeys
+from meshproxy.model import EndpointSet, Resource, ResourceKind, Secret, Snapshot, TicketKeys
 from meshproxy.model.snapshot import pack
 
 READY = 2
@@ -197,11 +198,14 @@ class StubWorker:
 
 
 def run_agent(boot: AgentBoot) -> int:
-    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, `secret NAME` a
-    secret, any other word is an order to the master."""
+    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, `secret NAME` a secret, any other word is an
+    order to the master. A configuration is warm at once, or when endpoints of each cluster whose name begins with `cold` were put."""
     channel = Channel.from_fd(boot.channel_fd)
     admin = socket.socket(fileno=boot.admin_fd) if boot.admin_fd >= 0 else None
     channel.send(Ready(version=boot.version))
+    version, cold = boot.version, _cold(boot.resources)
+    if not cold:
+        channel.send(Warm(version=version))
     rows = {(kind, name) for kind, name, _ in boot.directory.rows}
     waiting: dict[int, socket.socket] = {}
     while True:
@@ -216,6 +220,9 @@ def run_agent(boot: AgentBoot) -> int:
                     rows |= {(kind, name) for kind, name, _ in message.directory_rows}
                     rows -= {tuple(key) for key in message.directory_removed}
                     say(f"configure {message.version} rows={len(rows)}")
+                    version, cold = message.version, cold | _cold(message.upserts)
+                    if not cold:
+                        channel.send(Warm(version=version))
                 elif isinstance(message, NodeState):
                     say(f"state live={message.live} workers={','.join(row.state for row in message.workers)}")
                 elif message.id in waiting:
@@ -228,6 +235,9 @@ def run_agent(boot: AgentBoot) -> int:
             words = client.recv(100).decode().split()
             if words[0] == "put":
                 channel.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, words[1], EndpointSet(cluster=words[1]))))
+                if words[1] in cold:
+                    cold.remove(words[1])
+                    channel.send(Warm(version=version))
                 client.close()
             elif words[0] == "secret":
                 secret = Secret(name=words[1], value=TicketKeys(keys=(b"k" * 80,)))
@@ -239,6 +249,10 @@ def run_agent(boot: AgentBoot) -> int:
                 number = len(waiting) + 1
                 waiting[number] = client
                 channel.send(Order(id=number, verb=words[0], listeners=words[1:]))
+
+
+def _cold(resources: list[Resource]) -> set[str]:
+    return {each.name for each in resources if each.kind is ResourceKind.CLUSTER and each.name.startswith("cold")}
 
 
 def say(text: str) -> None:

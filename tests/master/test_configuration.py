@@ -27,9 +27,9 @@ from meshproxy.scoreboard.region import Region
 SETTINGS = NodeSettings(node=Node(), stats=Stats())
 
 
-def cluster(name: str, *ports: int, discovery: str = "static"):
+def cluster(name: str, *ports: int, **settings):
     endpoints = tuple(Endpoint(address=SocketAddress("127.0.0.1", port)) for port in ports)
-    return pack(ResourceKind.CLUSTER, name, Cluster(name=name, endpoints=endpoints, discovery=discovery))
+    return pack(ResourceKind.CLUSTER, name, Cluster(**{"name": name, "endpoints": endpoints, **settings}))
 
 
 def endpoints(name: str, *ports: int):
@@ -84,6 +84,47 @@ def test_found_endpoints_stay_while_their_cluster_is_one_that_is_found() -> None
 
     assert accept(configuration, cluster("a", discovery="strict_dns")).removes == []
     assert accept(configuration, cluster("a", 7)).removes == [(ResourceKind.ENDPOINTS, "a")]
+
+
+def dns_cluster(*hosts: str, **settings):
+    places = tuple(Endpoint(address=SocketAddress(host, 80)) for host in hosts)
+    return cluster("a", discovery="strict_dns", endpoints=places, **settings)
+
+
+def test_a_cluster_of_addresses_alone_has_its_endpoints_without_dns() -> None:
+    configuration = table()
+
+    assert keys(accept(configuration, dns_cluster("10.0.0.1")).upserts) == [("CLUSTER", "a"), ("ENDPOINTS", "a")]
+    assert keys(accept(configuration, dns_cluster("10.0.0.1", "10.0.0.2")).upserts) == [("CLUSTER", "a"), ("ENDPOINTS", "a")]
+    assert keys(accept(configuration, dns_cluster("10.0.0.1", "10.0.0.2")).upserts) == []
+
+
+def test_cold_are_clusters_with_names_that_were_not_asked_for() -> None:
+    configuration = table(dns_cluster("a.test", "b.test"))
+
+    assert configuration.cold([dns_cluster("b.test")]) == []
+    assert configuration.cold([dns_cluster("a.test", "c.test")]) == ["a"]
+    assert configuration.cold([dns_cluster("a.test", "c.test", wait_for_warm=False)]) == []
+    assert configuration.cold([dns_cluster("10.0.0.1"), cluster("b", 1), endpoints("a", 1)]) == []
+    assert table(cluster("a", 1)).cold([dns_cluster("a.test")]) == ["a"]
+
+
+def test_endpoints_that_were_found_since_are_part_of_a_change() -> None:
+    configuration = table()
+    before = configuration.allocator.rows()
+    change = configuration.prepare_all([dns_cluster("a.test")], SETTINGS, Process())
+    configuration.note_rows(change)
+
+    more = configuration.extend(change, [endpoints("a", 1)])
+
+    assert more.version == change.version
+    assert [kind for kind, _, _ in more.rows] == ["HOST"]
+    assert keys(change.upserts) == [("CLUSTER", "a"), ("ENDPOINTS", "a")]
+    back, tokens = configuration.undo(change)
+    assert back.removes == [(ResourceKind.ENDPOINTS, "a"), (ResourceKind.CLUSTER, "a")]
+    for token in tokens:
+        configuration.allocator.reclaim(token)
+    assert configuration.allocator.rows() == before
 
 
 def test_an_undone_change_goes_back_to_the_bytes_and_blocks_before() -> None:

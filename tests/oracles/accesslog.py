@@ -8,7 +8,7 @@ import time
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from meshproxy.telemetry.operators import DEFAULT_TIME, FLAGS, SPAN_POINTS, TLS_TOLD, Operator, split_format
+from meshproxy.telemetry.operators import DEFAULT_TIME, FLAGS, GRPC_STATUSES, GRPC_STATUSES_IN_CAPITALS, SPAN_POINTS, TLS_TOLD, Operator, split_format
 
 Facts = dict[str, Any]
 Value = bytes | int | None
@@ -145,6 +145,8 @@ def _whole_value(facts: Facts, operator: Operator, hostname: str, environment: d
     if name == "RESPONSE_CODE_DETAILS":
         details = facts.get("code_details") or None
         return details if details is None or argument == "ALLOW_WHITESPACES" else re.sub(rb"[ \t\r\n]", b"_", details)
+    if name in ("GRPC_STATUS", "GRPC_STATUS_NUMBER"):
+        return grpc_status(facts, "NUMBER" if name == "GRPC_STATUS_NUMBER" else argument)
     if name in ("RESPONSE_FLAGS", "RESPONSE_FLAGS_LONG"):
         set_flags = [names for bit, names in enumerate(FLAGS) if facts.get("flags", 0) >> bit & 1]
         return ",".join(names[name.endswith("LONG")] for names in set_flags).encode() or b"-"
@@ -157,6 +159,21 @@ def _whole_value(facts: Facts, operator: Operator, hostname: str, environment: d
         text = (facts.get(f"{side.lower()}_tls") or {}).get(told) or None
         return time_text(argument or DEFAULT_TIME, int(text) * 1_000_000) if text and "_CERT_V_" in told else text
     return address_of(facts, name)
+
+
+def grpc_status(facts: Facts, form: str) -> Value:
+    if not re.fullmatch(rb"application/grpc(\+.*)?", request_header(facts, "content-type") or b"", re.DOTALL):
+        return None
+    said = in_lines(facts.get("trailer_lines"), "grpc-status")
+    if said is None:
+        said = in_lines(facts.get("response_lines"), "grpc-status")
+    if said is None:
+        by_http = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+        number = by_http.get(facts.get("status", 0), 2)
+    else:
+        number = int(said) if re.fullmatch(rb"[0-9]{1,9}", said) else -1
+    names = GRPC_STATUSES_IN_CAPITALS if form == "SNAKE_STRING" else GRPC_STATUSES
+    return number if form == "NUMBER" or not 0 <= number < len(names) else names[number].encode()
 
 
 def span(facts: Facts, start: str, end: str, precision: str) -> int | None:

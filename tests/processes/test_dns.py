@@ -6,32 +6,36 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.peers.dnsmasq import Dnsmasq
-from tests.peers.process import PeerMissingError, program
+from tests.peers.process import PeerMissingError, free_ports, program
+from tests.support.load import Load
+from tests.support.name_server import SlowNameServer
 from tests.support.origin import Connection, Origin, Request
 from tests.support.processes import ROOT, Node, wait_until
-from tests.support.wire import ask, get
+from tests.support.wire import Client, ask, get
 
-SERVER = "127.0.53.1"
+SERVER, SLOW_SERVER = "127.0.53.1", "127.0.53.2"
 DNS_PORT = 53
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
 PATIENCE_S = 30.0
 
 
-def mesh(port: int) -> str:
+def mesh(port: int, listen: int = 0, by_ttl: str = "true") -> str:
     return f"""
 listeners:
-- {{name: ingress, address: "127.0.0.1:0", to: web}}
+- {{name: ingress, address: "127.0.0.1:{listen}", to: web}}
 clusters:
   web:
     endpoints: web:{port}
     dns_lookup_family: v4_only
     dns_refresh: 1h
-    respect_dns_ttl: true
+    respect_dns_ttl: {by_ttl}
 """
 
 
@@ -42,8 +46,26 @@ def on_another_machine(directory: Path, command: list[str]) -> list[str]:
 
 
 class NodeOfAnotherMachine(Node):
+    """Its machine's names are all at one name server."""
+
+    def __init__(self, *arguments: Any, server: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        (self.directory / "resolv.conf").write_text(f"search test\nnameserver {server}\n")
+        (self.directory / "hosts").write_text("127.0.0.1 localhost\n")
+
     def command(self) -> list[str]:
         return on_another_machine(self.directory, super().command())
+
+
+class NodeThatAsks(NodeOfAnotherMachine):
+    """Started as soon as it has asked the slow server."""
+
+    def __init__(self, *arguments: Any, slow: SlowNameServer, **settings: Any) -> None:
+        super().__init__(*arguments, server=SLOW_SERVER, **settings)
+        self.slow = slow
+
+    def wait_ready(self) -> None:
+        assert wait_until(self.slow.asked.is_set, PATIENCE_S, self.pid), self.output()
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +86,7 @@ def here(connection: Connection, request: Request) -> None:
 
 def test_a_node_follows_a_name_by_its_ttl(tmp_path: Path) -> None:
     with Origin(here, host="0.0.0.0") as origin:
-        node = NodeOfAnotherMachine(tmp_path / "node", mesh(origin.port), workers=2)
-        (node.directory / "resolv.conf").write_text(f"search test\nnameserver {SERVER}\n")
-        (node.directory / "hosts").write_text("127.0.0.1 localhost\n")
+        node = NodeOfAnotherMachine(tmp_path / "node", mesh(origin.port), workers=2, server=SERVER)
         with Dnsmasq(tmp_path / "dns", DNS_PORT, {"web.test": FIRST}, address=SERVER, ttl_s=1) as server, node:
             port = node.port_of("ingress")
 
@@ -76,6 +96,41 @@ def test_a_node_follows_a_name_by_its_ttl(tmp_path: Path) -> None:
             assert wait_until(lambda: answer() == FIRST.encode(), PATIENCE_S, node.pid), node.output()
             server.change({"web.test": SECOND})
             assert wait_until(lambda: {answer() for _ in range(8)} == {SECOND.encode()}, PATIENCE_S, node.pid), node.output()
+            assert node.wreckage() == []
+
+
+@pytest.mark.parametrize("by_ttl", ["true", "false"])
+def test_the_first_connection_is_answered_by_an_endpoint(tmp_path: Path, by_ttl: str) -> None:
+    (port,) = free_ports(1)
+    with Origin(here, host="0.0.0.0") as origin, SlowNameServer(SLOW_SERVER, DNS_PORT, FIRST) as slow:
+        text = mesh(origin.port, port, by_ttl)
+        with NodeThatAsks(tmp_path / "node", text, workers=2, slow=slow) as node, Client(port) as client:
+            client.send(get("/"))
+            slow.may_answer.set()
+            said = client.answer()
+
+            assert (said.status, said.body) == (200, FIRST.encode()), node.output()
+            assert node.wreckage() == []
+
+
+def test_a_reload_that_moves_a_route_to_a_new_dns_cluster_fails_nobody(tmp_path: Path) -> None:
+    with Origin() as before, Origin() as after, SlowNameServer(SLOW_SERVER, DNS_PORT, FIRST) as slow, ThreadPoolExecutor(1) as beside:
+        settled = f"listeners: [{{name: ingress, address: '127.0.0.1:0', to: old}}]\nclusters: {{old: '127.0.0.1:{before.port}'}}"
+        with NodeOfAnotherMachine(tmp_path / "node", settled, workers=2, server=SLOW_SERVER) as node:
+            port = node.port_of("ingress")
+            with Load(port) as load:
+                node.configure(mesh(after.port))
+                reloading = beside.submit(node.reload)
+                assert slow.asked.wait(PATIENCE_S)
+                load.wait_answers(20)
+                assert after.seen.empty()
+                slow.may_answer.set()
+                done = reloading.result()
+                load.wait_answers(200)
+                report = load.stop()
+
+            assert (done.returncode, dict(report.failures)) == (0, {}), done.stderr
+            assert not after.seen.empty()
             assert node.wreckage() == []
 
 

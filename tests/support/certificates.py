@@ -59,7 +59,8 @@ class Authority:
             self._above = of._links()
         self._root = of is None
         issuer, signer = (of.name, of.key) if of is not None else (self.name, self.key)
-        builder = _builder(self.name, issuer, self.key, 1, 3650)
+        # Half a day more than whole ones: whoever counts the days that are left gets the same, a second sooner or later.
+        builder = _builder(self.name, issuer, self.key, 1, 3650.5)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
         self.certificate = builder.sign(signer, _digest(signer))

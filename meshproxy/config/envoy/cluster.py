@@ -24,10 +24,10 @@ TAKES: Table = {
         "max_requests_per_connection circuit_breakers common_http_protocol_options http_protocol_options http2_protocol_options "
         "upstream_http_protocol_options "
         "typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family common_lb_config "
-        "least_request_lb_config round_robin_lb_config upstream_connection_options load_balancing_policy transport_socket",
+        "least_request_lb_config round_robin_lb_config upstream_connection_options load_balancing_policy transport_socket "
+        "wait_for_warm_on_init",
         only={"type": ("STATIC", "STRICT_DNS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL")},
         metadata="is read by nothing that is supported",
-        wait_for_warm_on_init="is how static and DNS clusters start anyway",
         cleanup_interval="concerns original destination clusters",
         close_connections_on_host_health_failure=_NO_CHECKS,
         ignore_health_on_host_removal=_NO_CHECKS,
@@ -216,6 +216,8 @@ def _dns(message: Any, given: dict[str, Any]) -> dict[str, Any]:
     }
     if "dns_refresh_rate" in given:
         settings["dns_refresh_s"] = seconds(given["dns_refresh_rate"])
+    if "wait_for_warm_on_init" in given:
+        settings["wait_for_warm"] = given["wait_for_warm_on_init"].value
     return settings
 
 

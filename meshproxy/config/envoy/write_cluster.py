@@ -35,6 +35,8 @@ def cluster(cluster: Cluster, secrets: Secrets, lost: list[str]) -> Data:
         data["dns_refresh_rate"] = duration(cluster.dns_refresh_s)
     if "dns_lookup_family" in different:
         data["dns_lookup_family"] = cluster.dns_lookup_family.upper()
+    if not cluster.wait_for_warm:
+        data["wait_for_warm_on_init"] = False
     if cluster.tcp_keepalive:
         data["upstream_connection_options"] = {"tcp_keepalive": {}}
     thresholds = [_threshold(cluster.breakers, {})] if "breakers" in different else []

@@ -145,6 +145,7 @@ CLUSTER = Section(
         Row("dns_refresh", Duration(zero=""), "Time between DNS lookups.", "dns_refresh_s"),
         Row("respect_dns_ttl", Flag(), "Ask again when an answer's TTL is over; `dns_refresh` is for answers without one."),
         Row("dns_lookup_family", Word("auto", "v4_only", "v6_only", "v4_preferred", "all"), "Which addresses are asked for."),
+        Row("wait_for_warm", Flag(), "A start and a reload wait until its names were answered or failed once, 5 s at most."),
         Row("stat_name", Text(), "The name in metrics.", "alt_stat_name", shown_default="the cluster's name"),
         Row("panic_threshold", Fraction(0, 100, "percentage"), "With fewer healthy endpoints than this all are used.",
             "panic_threshold_percent"),

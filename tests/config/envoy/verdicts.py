@@ -115,6 +115,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         f"{ENDPOINT}.endpoint.address.socket_address.address": "web.example",
         f"{CLUSTER}.dns_refresh_rate": "1s",
         f"{CLUSTER}.respect_dns_ttl": True,
+        f"{CLUSTER}.wait_for_warm_on_init": False,
     },
     "sick endpoint": {f"{ENDPOINT}.health_status": "UNHEALTHY", f"{ENDPOINT}.load_balancing_weight": 3},
     "no endpoints": {f"{CLUSTER}.load_assignment": {"cluster_name": "web"}},

@@ -1,0 +1,45 @@
+"""Every load comes out as one row of one table, whatever drove it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import report, rounds
+from bench.loads import LOADS
+from bench.measure import Sample
+from bench.rounds import row
+from tests.peers.process import PeerMissingError
+
+
+def sample(cpu_us: float, p99_ms: float | None = None, failed: int = 0) -> Sample:
+    return Sample(cpu_us, 100.0, p99_ms, p99_ms, failed, 10**7, 0.5)
+
+
+def test_costs_are_medians_and_failures_add_up() -> None:
+    made = row("envoy", [sample(3.0, failed=1), sample(9.0, failed=2), sample(4.0)])
+
+    assert (made.cpu_us, made.cpu_spread, made.p99_ms, made.failed) == (4.0, (3.0, 9.0), None, 3)
+    assert row("envoy", [sample(1.0, 2.0), sample(1.0, 4.0), sample(1.0, 8.0)]).p99_ms == 4.0
+
+
+def test_ratios_are_to_the_best_peer_and_to_each_that_a_bar_is_against() -> None:
+    rows = [row(peer, [sample(cost)]) for peer, cost in {"meshproxy": 4.0, "nginx": 2.0, "haproxy": 8.0, "envoy": 16.0}.items()]
+
+    assert report.ratios(rows, rows[0]) == {"to_best_peer": 2.0, "to_haproxy": 0.5, "to_envoy": 0.25, "to_one_worker": None}
+    assert "CPU us/MB" in report.load_table("tcp", rows)
+    assert json.loads(json.dumps(report.as_json({"tcp": rows}, {}, {})))["loads"]["tcp"][0]["to_haproxy"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["small", "tls", "tls-resume", "h2", "tcp"])
+def test_meshproxy_serves_each_kind_of_load(tmp_path: Path, name: str) -> None:
+    try:
+        (made,) = rounds.run(tmp_path / name, LOADS[name], ["meshproxy"], 1, 1, lambda line: None)
+    except PeerMissingError as error:
+        pytest.skip(str(error))
+
+    assert made.failed == 0
+    assert made.rate_per_s > 0
+    assert made.cpu_us > 0
