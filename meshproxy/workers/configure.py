@@ -13,7 +13,7 @@ from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Cluster as ClusterModel
 from meshproxy.model import EndpointSet, Process, Resource, ResourceKind, RouteTable
 from meshproxy.model.snapshot import unpack
-from meshproxy.proxy.exchange import RouterSlot, milliseconds
+from meshproxy.proxy.exchange import RouterSlot
 from meshproxy.proxy.router import Router, compile_slices
 from meshproxy.scoreboard.region import Region
 from meshproxy.workers.cluster_config import Clusters
@@ -83,7 +83,6 @@ class Configuration:
     def limit(self, process: Process) -> None:
         """What the worker may hold from now on."""
         self.loop.buffered_limit = process.max_worker_buffer_bytes
-        self.loop.drain_ms = milliseconds(process.drain_timeout_s)
         self.listeners.limit(process.max_worker_connections)
 
     def _breathe(self) -> None:

@@ -144,6 +144,7 @@ class Worker:
             retired = self.configuration.apply(message.upserts, message.removes, sockets)
             if message.process is not None:
                 self.configuration.limit(message.process)
+                self.loop.drain_ms = milliseconds(message.process.drain_timeout_s)
         except ConfigError as refused:
             error = str(refused)
         except Exception as refused:
