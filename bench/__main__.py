@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import changes, idle, report, rounds
-from bench.loads import ALL_LOADS, CHANGES, IDLE, LOADS, START
+from bench import attacks, changes, idle, report, rounds
+from bench.loads import ALL_LOADS, ATTACKS, CHANGES, IDLE, LOADS, START
 from bench.stage import PEERS
 from tests.peers.process import PeerFailedError, PeerMissingError
 
@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
         f"  {IDLE:16} memory of 10,000 idle keep-alive connections",
         f"  {START:16} time to the first answer, memory of the idle tree with two workers",
         *(f"  {name:16} {about}" for name, about in CHANGES.items()),
+        f"  {ATTACKS:16} what other clients of meshproxy suffer from floods, slow clients and half-open handshakes",
     ])  # fmt: skip
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, epilog=f"loads:\n{listed}\n\npeers: {', '.join(PEERS)}",
@@ -65,6 +66,9 @@ def measure(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         elif name in CHANGES:
             more[name] = changes.run(directory / name, name, options.seconds, options.rounds, tell)
             print(report.change_table(name, more[name]), end="\n\n", file=out, flush=True)
+        elif name == ATTACKS:
+            more[ATTACKS] = attacks.run(directory / ATTACKS, options.seconds, tell)
+            print(report.attack_table(more[ATTACKS]), end="\n\n", file=out, flush=True)
         else:
             measured[name] = rounds.run(directory / name, LOADS[name], options.peers, options.seconds, options.rounds, tell)
             print(report.load_table(name, measured[name]), end="\n\n", file=out, flush=True)

@@ -115,4 +115,5 @@ CHANGES = {
     "kill": "kill -9 of one of two workers, ten times",
 }
 """Of meshproxy alone, with two workers under a steady load."""
-ALL_LOADS = [*LOADS, IDLE, START, *CHANGES]
+ATTACKS = "attacks"
+ALL_LOADS = [*LOADS, IDLE, START, *CHANGES, ATTACKS]

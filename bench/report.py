@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from bench.attacks import Attacked
 from bench.loads import CHANGES, LOADS
 from bench.phases import Changed
 from bench.rounds import Row
@@ -101,6 +102,19 @@ def change_table(name: str, changed: Changed) -> str:
     return "\n".join([f"{name}: {CHANGES[name]}", table(headings, lines), *failures, *facts])
 
 
+def attack_table(measured: list[Attacked]) -> str:
+    headings = ["attack", "attacker CPU", "p99 ms before", "meanwhile", "ratio", "direct ratio", "failed", "PSS MB more"]
+    lines = [
+        [
+            row.attack, f"{row.attacker_cpu:.2f}", f"{row.p99_before_ms:.2f}", f"{row.p99_ms:.2f}", f"{row.p99_ratio:.1f}",
+            f"{row.direct_ratio:.1f}", str(row.failed), f"{row.pss_growth_bytes / 1e6:.1f}",
+        ]
+        for row in measured
+    ]  # fmt: skip
+    told = [f"counted in {row.attack}: {', '.join(f'{name} {value}' for name, value in row.counters.items()) or '-'}" for row in measured]
+    return "\n".join(["attacks: a paced client of meshproxy before and meanwhile", table(headings, lines), *told])
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -127,5 +141,11 @@ def as_json(loads: dict[str, list[Row]], more: dict[str, Any], settings: dict[st
         "machine": machine(),
         "settings": settings,
         "loads": {name: [dataclasses.asdict(row) | ratios(rows, row) for row in rows] for name, rows in loads.items()},
-        **{name: dataclasses.asdict(found) if isinstance(found, Changed) else found for name, found in more.items()},
+        **{name: _plain(found) for name, found in more.items()},
     }
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, list):
+        return [dataclasses.asdict(row) for row in found]
+    return dataclasses.asdict(found) if isinstance(found, Changed) else found

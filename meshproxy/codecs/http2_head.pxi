@@ -216,7 +216,7 @@ cdef void settle_head(Http2Session self, StreamState *s, HeadText *text, bint en
     cdef Head *head = &event_head
     head.keep_alive = True
     if self.server:
-        s.method = head.method
+        s.method = METHOD_CONNECT if head.upgrade else head.method       # as it was asked for (RFC 8441 4)
         if head.method == METHOD_CONNECT or head.upgrade:
             head.body = BODY_NONE
         elif not ends:

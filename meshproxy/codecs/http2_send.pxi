@@ -259,6 +259,8 @@ cdef int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int e
         self.counts[COUNT_RX_MESSAGING_ERROR] += 1
         if not self.count_reset() and not self.options.stream_error_on_invalid_message:
             self.fail(NGHTTP2_PROTOCOL_ERROR)
+    elif frame.hd.stream_id:
+        self.count_reset()                       # by a window that overflows, say: it costs us what a reset by the peer costs
     return 0
 
 
@@ -333,8 +335,8 @@ cdef int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *se
             s = <StreamState *>nghttp2_session_get_stream_user_data(ng, frame.hd.stream_id)
             if s != NULL:
                 s.sent_end = True
-                if self.server and not s.received_end and not s.reset:
-                    # RFC 9113 8.1: answered in full, the rest of the request is of no interest
+                if self.server and not s.received_end and not s.reset and (s.method != METHOD_CONNECT or s.owner == NULL):
+                    # RFC 9113 8.1: answered in full, the rest of the request is of no interest; a tunnel's other half is
                     self.cancel(s, NGHTTP2_NO_ERROR)
     elif frame.hd.type == NGHTTP2_RST_STREAM:
         self.counts[COUNT_TX_RESET] += 1

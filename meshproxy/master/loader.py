@@ -42,17 +42,21 @@ _decoder = msgspec.msgpack.Decoder(Loaded | Refused)
 
 
 class Loader:
-    """A load under way. `fileno()` is readable while there is something for `read`, which gives the result once it is whole."""
+    """A load under way. `fileno()` is readable while there is something for `read`, which gives the result once it is whole.
 
-    def __init__(self, entry: str, path: str, env: Mapping[str, str], deadline_s: float) -> None:
+    `idle`: it runs only while nobody else wants the processor, so the workers are not held up; on a busy host it may never end.
+    """
+
+    def __init__(self, entry: str, path: str, env: Mapping[str, str], deadline_s: float, *, idle: bool = False) -> None:
         self.deadline_s = deadline_s
+        self.idle = idle
         self._path = path
         self._chunks: list[bytes] = []
         self._read_end, write_end = os.pipe()
         gc.freeze()
         self.pid = os.fork()
         if self.pid == 0:
-            _be_loader(entry, path, env, write_end)
+            _be_loader(entry, path, env, write_end, idle)
         os.close(write_end)
 
     def fileno(self) -> int:
@@ -91,10 +95,12 @@ def load_now(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:
     return result
 
 
-def _be_loader(entry: str, path: str, env: Mapping[str, str], write_end: int) -> None:
+def _be_loader(entry: str, path: str, env: Mapping[str, str], write_end: int, idle: bool) -> None:
     """Never returns."""
     code = 1
     try:
+        if idle:
+            _give_way()
         close_others({0, 1, 2, write_end})
         become_deaf()
         # Nothing is freed here before the exit, so collecting is only lost time: 2 s of 3.5 for a large file.
@@ -109,6 +115,15 @@ def _be_loader(entry: str, path: str, env: Mapping[str, str], write_end: int) ->
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
+
+
+def _give_way() -> None:
+    """A nice value would not do: a worker that wakes beside a nice process still waits for the scheduler's tick, which is 4 ms."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError:
+        # A sandbox that forbids it costs latency, not the reload.
+        pass
 
 
 def _load(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:

@@ -79,13 +79,11 @@ class Reloader:
             return
         self._asked.append(done)
         self.node.notifier.reloading()
-        command = self.node.command
-        self._loader = Loader(command.entries.loader, command.config_path, command.env, monotonic_s() + LIMIT_S)
-        self.node.loop.watch(self._loader, self._read)
+        self._load(self.node.command.patience.idle_load_s, idle=True)
 
     def tick(self, now_s: float) -> None:
         if self._loader is not None and now_s >= self._loader.deadline_s:
-            self._loaded(self._loader.give_up())
+            self._on_late(self._loader)
         underway = self._underway
         if underway is None:
             return
@@ -95,6 +93,20 @@ class Reloader:
             self._conclude(underway, underway.rollout)
 
     # ---- a whole configuration ----
+
+    def _load(self, limit_s: float, idle: bool) -> None:
+        command = self.node.command
+        self._loader = Loader(command.entries.loader, command.config_path, command.env, monotonic_s() + limit_s, idle=idle)
+        self.node.loop.watch(self._loader, self._read)
+
+    def _on_late(self, loader: Loader) -> None:
+        """An idle one has had too little of the processors: it is begun again as an equal of the others."""
+        refused = loader.give_up()
+        if loader.idle:
+            self.node.loop.forget(loader)
+            self._load(LIMIT_S, idle=False)
+        else:
+            self._loaded(refused)
 
     def _read(self) -> None:
         if self._loader is not None and (result := self._loader.read()) is not None:

@@ -42,6 +42,8 @@ class Patience:
     trip_retry_s: float = 30.0
     warm_s: float = 5.0
     """For the first answers to names of clusters, at a start or a reload. As long as a resolver waits before it asks another server."""
+    idle_load_s: float = 3.0
+    """For a reload's loader that gets only what no other process wants of the processors. A large configuration needs a second of one."""
     report_s: float = 1.0
     """Between the signal that makes a hung child write its report and the one that ends it."""
 

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 
-from gevent import sleep
-
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import Cluster as ClusterModel
 from meshproxy.model import EndpointSet, Process, Resource, ResourceKind, RouteTable
@@ -21,9 +19,7 @@ from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.listener_config import Listeners
 from meshproxy.workers.loop import Loop
 from meshproxy.workers.security import Securities
-
-SLICE_NS = 1_000_000
-"""A change may hold the loop for so long at a time (design: slices of at most 1 ms)."""
+from meshproxy.workers.slices import SLICE_NS, Slices
 
 Sockets = Iterable[tuple[ListenerSocket, int]]
 Swap = Callable[[], None]
@@ -47,7 +43,7 @@ class Configuration:
         self.listeners = Listeners(
             loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, late_blocks, log,
         )
-        self._slice_started_ns = 0
+        self.slices = Slices()
 
     # -- a change
 
@@ -55,23 +51,23 @@ class Configuration:
         """Make resources live; what went out of use. All is compiled before the first thing is swapped: an exception leaves all as it was."""
         sockets = list(sockets)
         self.retired = []
-        self._slice_started_ns = perf_counter_ns()
+        self.slices.begin()
         swaps: list[Swap] = []
         self.securities.begin([unpack(resource) for resource in upserts if resource.kind is ResourceKind.SECRET])
         try:
             for resource in upserts:
                 swaps += self._compile(resource, sockets)
-                self._breathe()
+                self.slices.breathe()
         except BaseException:
             self._close(sockets)
             raise
         self.securities.take([name for kind, name in removes if kind == ResourceKind.SECRET])
         for swap in swaps:
             swap()
-            self._breathe()
+            self.slices.breathe()
         for kind, name in sorted(removes, reverse=True):
             self._remove(ResourceKind(kind), name)
-            self._breathe()
+            self.slices.breathe()
         self.listeners.forget_ended()
         self.loop.settle()
         retired, self.retired = self.retired, []
@@ -84,11 +80,6 @@ class Configuration:
         """What the worker may hold from now on."""
         self.loop.buffered_limit = process.max_worker_buffer_bytes
         self.listeners.limit(process.max_worker_connections)
-
-    def _breathe(self) -> None:
-        if perf_counter_ns() - self._slice_started_ns > SLICE_NS:
-            sleep(0)
-            self._slice_started_ns = perf_counter_ns()
 
     @staticmethod
     def _close(sockets: Sockets) -> None:
@@ -112,7 +103,7 @@ class Configuration:
     def _route_table(self, table: RouteTable, blocks: dict[str, int]) -> Swap:
         router = None
         for router in compile_slices(table, SLICE_NS, perf_counter_ns):
-            self._breathe()
+            self.slices.breathe()
         for virtual_host in router.virtual_hosts:
             virtual_host.block = blocks.get(f"vhost:{virtual_host.name}", -1)
 

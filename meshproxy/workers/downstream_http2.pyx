@@ -254,6 +254,10 @@ cdef class DownstreamHttp2(Protocol):
         stream.extended = session.head.upgrade
         exchange.load(session.bytes, session.head, self.loop.now_us)
         if stream.extended:
+            if not exchange.wants_upgrade:       # h2c: without a tunnel what follows would be an endpoint's next request
+                exchange.begin_refused()
+                exchange.fail(UPGRADE_REFUSED)
+                return
             self.add_websocket_key(exchange)
         exchange.begin()
         if ends and stream.exchange is exchange:
@@ -538,7 +542,9 @@ cdef class Http2Stream(DownstreamStream):
 
     cdef bint is_above(self) noexcept:
         cdef DownstreamHttp2 connection = self.connection
-        return connection.session.is_above(self.state, self.exchange.config.buffer_limit) or connection.transport.is_above()
+        # Near the worker's limit any queue is too much.
+        cdef size_t limit = 0 if connection.loop.is_nearly_full() else self.exchange.config.buffer_limit
+        return connection.session.is_above(self.state, limit) or connection.transport.is_above()
 
     cdef void abort(self, Exchange x) except *:
         self.connection.writer.touch()
@@ -557,6 +563,7 @@ cdef class Http2Stream(DownstreamStream):
             s.moved_ms = connection.loop.now_ms
             if connection.unsent_at == 0:
                 connection.unsent_at = s.moved_ms + x.config.stream_idle_timeout_ms
+                connection.arm()
         self.exchange = None
         self.release()
         self.connection = None

@@ -20,6 +20,7 @@ cdef class Http2Writer(Gatherer):
     cdef void count_queued(self) noexcept
     # Everything now, as far as windows and transport let it: the connection is about to close.
     cdef void flush(self) except *
+    cdef void forget_stale(self) except *
     cdef void pump(self) except *
     # The transport took what kept data back.
     cdef void on_drained(self) except *

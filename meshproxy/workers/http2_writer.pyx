@@ -21,11 +21,16 @@ cdef class Http2Writer(Gatherer):
         if loop.gatherer is self:
             return
         loop.flush()
-        if self.gathering:
-            self.session.forget_lent()           # an exception ended the event in which we gathered: what was lent is not there any more
+        self.forget_stale()
         self.gathering = True
         loop.gatherer = self
         loop.slice_count = 1                     # stands for the frames, so that the loop asks
+
+    cdef void forget_stale(self) except *:
+        """An exception ended the event in which we gathered: what was lent is not there any more."""
+        if self.gathering:
+            self.gathering = False
+            self.session.forget_lent()
 
     cdef void lend(self, StreamState *s, const char *data, size_t length) except *:
         self.touch()
@@ -60,10 +65,13 @@ cdef class Http2Writer(Gatherer):
         if loop.gatherer is self:
             loop.gatherer = None
             loop.slice_count = 0
+        else:
+            loop.flush()                         # another's frames would be made where ours are, before they have gone
+            self.forget_stale()
         self.pump()
 
     cdef void on_turn(self) except *:
-        self.pump()
+        self.flush()
 
     cdef void on_crash(self) except *:
         self.transport.on_crash()

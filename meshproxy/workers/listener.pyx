@@ -49,9 +49,11 @@ cdef class Chain:
 
     def drain(self, bint close_idle):
         """Every connection closes when what it does is done; with `close_idle` those at rest close now."""
+        cdef Protocol protocol
         self.draining = True
         for transport in list(self.open):
-            (<Transport>transport).protocol.drain(close_idle)
+            protocol = (<Transport>transport).protocol       # it may let go of it
+            protocol.drain(close_idle)
 
     cdef void take(self, int fd, ConnectionInfo info) except *:
         """`fd` is ours from now on."""

@@ -248,7 +248,8 @@ cdef class TlsTransport:
                 protocol.on_data(plain, total)
             if error == SSL_ERROR_ZERO_RETURN and self.fd >= 0:
                 self.read_ended = True
-                self.protocol.on_end()
+                protocol = self.protocol         # perhaps another than that of the data
+                protocol.on_end()
         else:
             if total:
                 protocol.on_data(plain, total)

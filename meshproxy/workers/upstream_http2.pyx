@@ -273,6 +273,9 @@ cdef class UpstreamHttp2(UpstreamConnection):
         if why == CLOSE_CONNECT_FAILED:
             pool.on_connect_failed(self, error)
         if self.session is not None:
+            if self.session.failed and not self.broken:      # it has read why, and was the first to close
+                self.broken = True
+                self.cluster.cells[CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR] += 1
             state = self.session.first
             while state != NULL:
                 if state.owner != NULL:

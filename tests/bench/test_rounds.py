@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, rounds
+from bench import attackers, report, rounds
+from bench.attacks import ATTACKS, Attacked
 from bench.loads import LOADS
 from bench.measure import Sample
 from bench.rounds import row
@@ -43,3 +44,17 @@ def test_meshproxy_serves_each_kind_of_load(tmp_path: Path, name: str) -> None:
     assert made.failed == 0
     assert made.rate_per_s > 0
     assert made.cpu_us > 0
+
+
+def test_attacks_have_a_table_and_json() -> None:
+    rows = [Attacked("ping", 0.3, 2.0, 3.0, 1.5, 1.0, 0, 10**6, {"http2.outbound_control_flood": 4})]
+    rows.append(Attacked("slowloris", 0, 1, 1, 1, 1, 0, 0, {}))
+    text = report.attack_table(rows)
+
+    assert "counted in ping: http2.outbound_control_flood 4" in text
+    assert "counted in slowloris: -" in text
+    assert json.loads(json.dumps(report.as_json({}, {"attacks": rows}, {})))["attacks"][0]["p99_ratio"] == 1.5
+
+
+def test_every_attack_that_is_listed_is_there() -> None:
+    assert list(attackers.attacks(1, 2)) == ATTACKS

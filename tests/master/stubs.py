@@ -36,7 +36,7 @@ from meshproxy.ipc.messages import (
     Stop,
     Warm,
 )
-from meshproxy.model import EndpointSet, Resource, ResourceKind, Secret, Snapshot, TicketKeys
+from meshproxy.model import EndpointSet, Node, Resource, ResourceKind, Secret, Snapshot, TicketKeys
 from meshproxy.model.snapshot import pack
 
 READY = 2
@@ -64,6 +64,18 @@ def load(path: str, env: Mapping[str, str]) -> Found:
 
 def load_and_die(path: str, env: Mapping[str, str]) -> Found:
     os.abort()
+
+
+def load_and_tell_policy(path: str, env: Mapping[str, str]) -> Found:
+    """The node is called by the number of the scheduling policy that the loader runs under."""
+    return Found(Snapshot(node=Node(id=str(os.sched_getscheduler(0)))), [])
+
+
+def load_unless_idle(path: str, env: Mapping[str, str]) -> Found:
+    """As on a host whose processors are never idle."""
+    if os.sched_getscheduler(0) == os.SCHED_IDLE:
+        time.sleep(3600)
+    return load(path, env)
 
 
 def run_worker(boot: WorkerBoot) -> int:

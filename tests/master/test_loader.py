@@ -3,6 +3,7 @@
 import os
 
 import msgspec
+import pytest
 
 from meshproxy.master.loader import LIMIT_S, Loaded, Loader, Refused, load_now
 from meshproxy.model import Node, ResourceKind
@@ -58,3 +59,14 @@ def test_a_loader_that_dies_or_takes_too_long_is_a_refusal() -> None:
     os.close(read_end)
     os.close(write_end)
     assert str(late.problems[0]) == f"/proc/self/fd/{read_end}: not read within {LIMIT_S:g} s. Is its file system there?"
+
+
+@pytest.mark.parametrize(("idle", "policy"), [(True, os.SCHED_IDLE), (False, os.SCHED_OTHER)])
+def test_an_idle_loader_has_only_the_time_that_nobody_wants(idle: bool, policy: int) -> None:
+    loader = Loader("tests.master.stubs:load_and_tell_policy", "c.yaml", {}, 0.0, idle=idle)
+    while (result := loader.read()) is None:
+        pass
+    os.waitpid(loader.pid, 0)
+
+    assert isinstance(result, Loaded)
+    assert result.settings.node.id == str(policy)

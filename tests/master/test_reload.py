@@ -82,6 +82,16 @@ def test_what_the_author_should_know_is_logged_at_start_and_at_reload(start) -> 
     node.wait_line(re.escape(line), count=2)
 
 
+def test_a_host_that_is_never_idle_is_reloaded_all_the_same(start) -> None:
+    node = start(snapshot(listener("a")), options=("loader=tests.master.stubs:load_unless_idle", "idle_load_s=0.1")).ready()
+    node.write(snapshot(listener("a"), listener("b")))
+
+    answer = node.ask("reload")
+
+    assert answer.ok, answer.errors
+    assert say(node.port("b"))[2] == "2"
+
+
 def test_a_port_in_use_changes_nothing(start) -> None:
     with connect_target() as taken:
         node = start(snapshot(listener("a"))).ready()

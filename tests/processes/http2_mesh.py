@@ -74,7 +74,7 @@ class Place:
         return ask(self.port, self.request(path, *lines, method=method, body=body))
 
     def logged(self, path: str = "") -> list[str]:
-        """Status, flags and details of the one request for that path."""
+        """What the log has of the one request for that path: status, flags and details."""
         start = f"/{self.name}/{path} "
 
         def found() -> list[str] | None:
@@ -96,7 +96,7 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def running(directory: Path, kinds: Kinds = KINDS) -> Iterator[Mesh]:
+def running(directory: Path, kinds: Kinds = KINDS, log_format: str = LOG) -> Iterator[Mesh]:
     """A node with all places. At its end the scripts must have had nothing to complain of."""
     log = directory / "log"
     with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ def running(directory: Path, kinds: Kinds = KINDS) -> Iterator[Mesh]:
         clusters = [bootstrap.cluster(name, origin.port, **kinds[name.split("-")[0]][1]) for name, origin in origins.items()]
         routes = [bootstrap.route(f"/{name}/", _action(name)) for name in origins]
         manager = {
-            "access_log": [bootstrap.file_log(str(log), LOG)],
+            "access_log": [bootstrap.file_log(str(log), log_format)],
             "upgrade_configs": [{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
             "http2_protocol_options": {"allow_connect": True},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import queue
 import socket
 import struct
 import subprocess
@@ -322,9 +323,15 @@ def test_a_client_that_gives_no_window_gets_no_more(mesh: Mesh) -> None:
         client.request(1)
         client.request(3, path="/teapot")
         assert client.message(3).body == b"short and stout"
+
+        def taken() -> int:
+            return sum(len(each.payload) for each in client.frames if each.type == DATA and each.stream == 1)
+
+        while taken() < 10000:
+            client.read()
         client.send(frame(PING, 0, 0, b"12345678"))
         client.of_type(PING)
-        got = sum(len(each.payload) for each in client.frames if each.type == DATA and each.stream == 1)
+        got = taken()
         assert got == 10000
         client.send(client.open_windows(0) + client.open_windows(1))
         while got < MIB:
@@ -404,6 +411,19 @@ def test_an_extended_connect_becomes_a_websocket(mesh: Mesh) -> None:
     assert b"\r\nsec-websocket-key: " in lines
 
 
+def test_an_extended_connect_for_h2c_is_refused(mesh: Mesh) -> None:
+    """No endpoint gets to see it: without a tunnel, what the client sends next would be read there as a request that nobody routed."""
+    heads: queue.Queue[bytes] = queue.Queue()
+    mesh.raw.raw = lambda connection: heads.put(connection.until(b"\r\n\r\n"))
+    with mesh.client() as client:
+        client.send(client.headers(1, [
+            (":method", "CONNECT"), (":protocol", "h2c"), (":scheme", "http"), (":path", "/raw/chat"), (":authority", "a"),
+        ]) + frame(DATA, 0, 1, b"GET /raw/behind HTTP/1.1\r\nHost: a\r\n\r\n"))  # fmt: skip
+        assert dict(client.head(1)[1])[":status"] == "403"
+        client.request(3, path="/raw/next")
+        assert heads.get(timeout=LIMIT_S).startswith(b"GET /raw/next ")
+
+
 def test_a_connect_is_a_tunnel(mesh: Mesh) -> None:
     def raw(connection: Connection) -> None:
         connection.until(b"\r\n\r\n")
@@ -417,6 +437,23 @@ def test_a_connect_is_a_tunnel(mesh: Mesh) -> None:
         assert dict(client.head(1)[1])[":status"] == "200"
         client.send(frame(DATA, 0, 1, b"ping"))
         assert client.of_type(DATA, 1).payload == b"gnip"
+
+
+def test_an_endpoint_that_ends_its_half_of_a_tunnel_still_hears_the_other(mesh: Mesh) -> None:
+    heard: queue.Queue[bytes] = queue.Queue()
+
+    def raw(connection: Connection) -> None:
+        connection.until(b"\r\n\r\n")
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\nbye")
+        connection.sock.shutdown(socket.SHUT_WR)
+        heard.put(connection.exactly(5))
+
+    mesh.raw.raw = raw
+    with mesh.client() as client:
+        client.send(client.headers(1, [(":method", "CONNECT"), (":authority", "somewhere:80")]))
+        assert client.message(1).body == b"bye"
+        client.send(frame(DATA, END_STREAM, 1, b"after"))
+        assert heard.get(timeout=LIMIT_S) == b"after"
 
 
 def test_a_http1_connection_may_be_upgraded(mesh: Mesh) -> None:
@@ -483,6 +520,21 @@ def test_a_flood_ends_its_connection_and_no_other(mesh: Mesh, noise) -> None:
         assert other.message(1).body == b"ok"
 
 
+def test_resets_that_a_client_has_us_send_count_as_its_own(mesh: Mesh) -> None:
+    """CVE-2025-8671: a window that overflows is a stream error, and another request takes the stream's place."""
+    mesh.raw.raw = lambda connection: connection.rest()
+    head = [(":method", "GET"), (":scheme", "http"), (":path", "/raw/made"), (":authority", "a")]
+    with mesh.client() as client:
+        for first in range(1, 2400, 200):
+            streams = range(first, first + 200, 2)
+            client.send(b"".join(client.headers(n, head, ends=True) + client.open_windows(n, (1 << 31) - 1) for n in streams))
+            got = client.until(lambda each, last=streams[-1]: each.type == GOAWAY or (each.type == RST_STREAM and each.stream == last))
+            if got.type == GOAWAY:
+                break
+        assert got.type == GOAWAY
+        assert got.code == ENHANCE_YOUR_CALM
+
+
 def test_a_connection_that_has_served_enough_says_goodbye(proxy_of, mesh: Mesh) -> None:
     manager = {"common_http_protocol_options": {"max_requests_per_connection": 2}}
     proxy = proxy_of([bootstrap.virtual_host([bootstrap.route("/", "origin")])], [bootstrap.cluster("origin", mesh.origin.port)], manager)
@@ -494,6 +546,19 @@ def test_a_connection_that_has_served_enough_says_goodbye(proxy_of, mesh: Mesh) 
 
         assert last == [2**31 - 1, 3]
         client.wire.rest()                       # until it closes
+
+
+def test_an_answer_that_is_not_taken_ends_while_others_are_under_way(proxy_of, mesh: Mesh) -> None:
+    mesh.raw.raw = lambda connection: connection.rest()
+    patient = bootstrap.route("/raw/", {"cluster": "raw", "timeout": "0s", "idle_timeout": "0s"})
+    routes = [patient, bootstrap.route("/", {"cluster": "origin"})]
+    clusters = [bootstrap.cluster("origin", mesh.origin.port), bootstrap.cluster("raw", mesh.raw.port)]
+    proxy = proxy_of([bootstrap.virtual_host(routes)], clusters, {"stream_idle_timeout": "0.2s"})
+    with Http2Client(proxy.port, {INITIAL_WINDOW_SIZE: 0}) as client:
+        client.request(1, path="/raw/held")
+        client.request(3)
+        assert dict(client.head(3)[1])[":status"] == "200"
+        client.of_type(RST_STREAM, 3)
 
 
 def test_an_idle_connection_is_closed(proxy_of, mesh: Mesh) -> None:

@@ -24,6 +24,8 @@ from tests.support.http2_wire import (
     REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
+    STREAM_CLOSED,
+    Http2Client,
     Http2Server,
     frame,
 )
@@ -120,9 +122,9 @@ def test_but_not_for_ever(mesh: Mesh) -> None:
 
 def test_a_policy_may_ask_oftener(mesh: Mesh) -> None:
     place, seen = mesh.take("retried"), Seen()
-    place.runs(refusing(3, REFUSED_STREAM, seen))
+    place.runs(refusing(2, REFUSED_STREAM, seen))
     assert place.ask(method="POST", body=b"kept").body == b"ok"
-    assert {seen.get().body for _ in range(4)} == {b"kept"}
+    assert {seen.get().body for _ in range(3)} == {b"kept"}
 
 
 def test_another_reset_is_final(mesh: Mesh) -> None:
@@ -362,6 +364,26 @@ def test_noise_closes_the_connection_and_says_why(mesh: Mesh, noise: bytes) -> N
     assert place.ask("noise").status == 502
     assert place.logged("noise")[1] == "UPE"
     assert seen.get().code != NO_ERROR
+
+
+def test_what_ends_a_connection_behind_an_answer_goes_to_the_endpoint_alone(mesh: Mesh) -> None:
+    """Both connections have frames to send at once: each gets its own."""
+    place, said = mesh.take(), Seen()
+
+    def script(peer: Http2Server) -> None:
+        peer.accept()
+        stream = peer.message().stream
+        answer = peer.headers(stream, [(":status", "200")]) + frame(DATA, 0, stream, b"x" * 8000)
+        peer.send(answer + frame(DATA, 0, 2))            # of a stream that never was
+        said.put(peer.of_type(GOAWAY).code)
+
+    place.runs(script)
+    with Http2Client(place.port) as client:
+        client.request(1, path=f"/{place.name}/")
+        assert dict(client.head(1)[1])[":status"] == "200"
+        assert client.of_type(DATA, 1).payload == b"x" * 8000
+        client.of_type(RST_STREAM, 1)
+    assert said.get() == STREAM_CLOSED
 
 
 def test_answers_at_every_split(mesh: Mesh) -> None:

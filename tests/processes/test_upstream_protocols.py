@@ -79,7 +79,7 @@ KINDS: Kinds = {
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    with running(tmp_path_factory.mktemp("protocols"), KINDS) as standing:
+    with running(tmp_path_factory.mktemp("protocols"), KINDS, "%REQ(:PATH)% %UPSTREAM_TLS_VERSION%\n") as standing:
         yield standing
 
 
@@ -118,8 +118,9 @@ def test_as_the_handshake_says(mesh: Mesh, server_context: Made, alpn: tuple, ve
     place.origin.raw = raw
     answers = together([free, *[place.ask] * 5])[1:]
     assert {answer.status for answer in answers} == {200}
-    assert place.ask().status == 200
+    assert place.ask("last").status == 200
     assert seen.get()[0] == version
+    assert place.logged("last") == ["TLSv1.2"]
     assert place.origin.connections == connections
     assert set(agreed) == {alpn[0] if alpn else None}
 

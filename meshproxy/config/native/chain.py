@@ -33,6 +33,8 @@ from meshproxy.model import (
     VirtualHost,
 )
 
+# Each open handshake holds some 40 KiB, so that half-open ones must end; a slow client on a bad line is through well before.
+HANDSHAKE_LIMIT_S = 15.0
 _ALPN = {"auto": ("h2", "http/1.1"), "http1": ("http/1.1",), "http2": ("h2",)}
 """What a client of TLS is offered, by codec."""
 _ROUTES = ("routes", "virtual_hosts", "to", "respond")
@@ -97,7 +99,7 @@ CHAIN_ROWS = (
     Row("connection_filters", ListOf(CONNECTION_FILTER), "What connections go through first, in order.", default=(), shown_default="none"),
     Row("access_log", ACCESS_LOGS, "Logs of requests, or of TCP connections.", "access_logs", default=(),
         shown_default="the node's access_log"),
-    Row("handshake_timeout", Duration(), "Until a connection is set up.", "connect_timeout_s", default=0.0),
+    Row("handshake_timeout", Duration(), "Until a TLS connection is set up.", "connect_timeout_s", default=HANDSHAKE_LIMIT_S),
 )
 
 
@@ -141,7 +143,8 @@ def make_chain(values: Values, path: Path, problems: Problems, listener: str, ta
     if len(given) > 1:
         problems.error((path, given[1]), f'listener "{listener}": "{given[0]}" and "{given[1]}" are both given. Keep one.')
         return None
-    draft, connect_timeout_s = values.get("tls"), values.get("connect_timeout_s", 0.0)
+    draft = values.get("tls")
+    connect_timeout_s = values.get("connect_timeout_s", 0.0 if draft is None else HANDSHAKE_LIMIT_S)
     logs = values.get("access_logs")
     filters = tuple(_with_prefix(each, "", listener) for each in values.get("connection_filters", ()))
     if given and given[0] in _OTHERS:
@@ -228,7 +231,9 @@ class Written(NamedTuple):
 
 def split_chain(chain: FilterChain, table: RouteTable | None, listener: str, table_name: str, secured: Secured, permissive: bool) -> Values:
     """The values of CHAIN_ROWS."""
-    values: Values = {"connect_timeout_s": chain.connect_timeout_s}
+    values: Values = {}
+    if chain.tls is not None or chain.connect_timeout_s:
+        values["connect_timeout_s"] = chain.connect_timeout_s
     values["connection_filters"] = tuple(_with_prefix(each, listener, "") for each in chain.filters)
     terminal, codec = chain.terminal, ""
     if isinstance(terminal, HttpConnectionManager):

@@ -89,6 +89,15 @@ def test_what_a_client_is_offered(settings: dict[str, Any], alpn: tuple[str, ...
     assert listener(**settings, tls={**CERT, "alpn": "x"}).chains[0].tls.alpn == ("x",)
 
 
+def test_a_handshake_has_a_limit_unless_it_is_taken_away() -> None:
+    def limit(**settings: Any) -> float:
+        return listener(to="a", **settings).chains[0].connect_timeout_s
+
+    assert (limit(tls=CERT), limit()) == (15.0, 0.0)
+    assert limit(tls=CERT, handshake_timeout="2s") == 2.0
+    assert limit(tls=CERT, handshake_timeout=0) == 0.0
+
+
 def test_permissive_is_two_chains_and_an_inspector() -> None:
     made = listener(to="a", tls={**CERT, "mode": "permissive"})
 
