@@ -1,6 +1,6 @@
 """What is known of a client's connection, whatever it carries: addresses, what listener filters found, what the TLS handshake told."""
 
-from libc.stdint cimport int64_t, uint16_t, uint8_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t, uint8_t
 from meshproxy.telemetry.facts cimport TLS_TOLD_COUNT, Text
 
 ctypedef struct IpPort:
@@ -40,6 +40,13 @@ cdef class ConnectionInfo:
     cdef size_t remote_ip_length
     cdef bytes local_address             # text, "ip:port" or a path; None until somebody needed it
     cdef int64_t id, opened_us
+    cdef int fd                          # the socket while the connection is open, else -1
+    cdef set own_pools                   # of workers.pool.HostPool: connections to endpoints for this client alone; None = none
+    cdef int http_version                # of HTTP/1 the minor one, 2 = HTTP/2; -1 = no request came, or it is not HTTP
+    cdef int64_t bytes_received, bytes_sent      # what was carried, when it is over
+    cdef uint64_t flags                  # FLAG_* of a connection that was refused
+    cdef const char *code_details        # NULL = none
+    cdef bytes termination               # why the proxy closed it, in the access log's words; None = it did not
     cdef bint tls
     cdef bytes sni, alpn                 # alpn: what was negotiated, or the first that the client offers while chains are chosen
     cdef list offered_alpn               # of bytes; None = not inspected

@@ -13,4 +13,5 @@ cdef class TlsFacts:
 
 
 cdef class ConnectionInfo:
-    pass
+    def __cinit__(self):
+        self.fd = self.http_version = -1

@@ -68,6 +68,7 @@ cdef enum:                               # Op.code
     OP_QUERY_PARAM
     OP_QUERY_PARAMS
     OP_PROTOCOL
+    OP_LINE_TYPE
     OP_DETAILS
     OP_FLAGS
     OP_NUMBER
@@ -78,6 +79,10 @@ cdef enum:                               # Op.code
     OP_TLS
     OP_TLS_TIME
     OP_GRPC_STATUS
+
+cdef const char *LINE_TYPES[5]
+LINE_TYPES[:] = [b"DownstreamEnd", b"TcpConnectionEnd", b"TcpUpstreamConnected", b"TcpPeriodic", b"NotSet"]
+"""Envoy's words, by LINE_OF_*."""
 
 cdef enum:                               # Op.shape
     SHAPE_TEXT
@@ -137,7 +142,7 @@ _CODES: dict[str, tuple[int, int, int]] = {
     "CONNECTION_TERMINATION_DETAILS": (OP_TEXT, 4, 0),
     "REQUESTED_SERVER_NAME": (OP_TEXT, 5, 0), "TLS_JA3_FINGERPRINT": (OP_TEXT, 6, 0), "TLS_JA4_FINGERPRINT": (OP_TEXT, 7, 0),
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON": (OP_TEXT, 8, 0), "HOSTNAME": (OP_STATIC, 0, 0), "ENVIRONMENT": (OP_STATIC, 0, 0),
-    "ACCESS_LOG_TYPE": (OP_STATIC, 0, 0),
+    "ACCESS_LOG_TYPE": (OP_LINE_TYPE, 0, 0),
     **{f"{name}_ADDRESS": (OP_ADDRESS, which, 0) for which, name in enumerate(_ADDRESSES)},
     **{f"{name}_ADDRESS_WITHOUT_PORT": (OP_ADDRESS, which, 1) for which, name in enumerate(_ADDRESSES)},
     **{f"{name}_PORT": (OP_ADDRESS, which, 2) for which, name in enumerate(_ADDRESSES)},
@@ -316,7 +321,7 @@ class _Steps:
     """Collects a format's steps; neighbouring literals become one."""
 
     def __init__(self, hostname: str, environment: Mapping[str, str]) -> None:
-        self._static = {"HOSTNAME": hostname or None, "ACCESS_LOG_TYPE": "DownstreamEnd", "REQUESTED_SERVER_NAME": None}
+        self._static = {"HOSTNAME": hostname or None, "REQUESTED_SERVER_NAME": None}
         self._environment = environment
         self._steps: list[dict] = []
 

@@ -47,8 +47,10 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
         # Without a head that could be read the version is not known; Envoy then says 1.1 too.
         if facts.minor_version == 2:
             set_bytes(value, b"HTTP/2", 6)
-        else:
+        elif facts.minor_version >= 0:
             set_bytes(value, b"HTTP/1.0" if facts.request != NULL and facts.minor_version == 0 else b"HTTP/1.1", 8)
+    elif op.code == OP_LINE_TYPE:
+        set_bytes(value, LINE_TYPES[facts.line_type], strlen(LINE_TYPES[facts.line_type]))
     elif op.code == OP_DETAILS:
         find_details(format, op, facts, value)
     elif op.code == OP_GRPC_STATUS:

@@ -62,7 +62,16 @@ cdef enum:
     TLS_TOLD_LOCAL_OTHERNAME_SAN
     TLS_TOLD_COUNT
 
+# When a line is written.
+cdef enum:
+    LINE_OF_REQUEST = 0                  # at its end
+    LINE_OF_TCP                          # a relay's end
+    LINE_OF_TCP_CONNECTED
+    LINE_OF_TCP_PERIODIC
+    LINE_OF_CONNECTION                   # a listener's line, at a connection's end
+
 ctypedef struct Facts:
+    int line_type                        # LINE_OF_*
     # The request as it came (offsets of `request` are from `request_bytes`); NULL when no head could be read.
     const char *request_bytes
     const Head *request
@@ -73,7 +82,7 @@ ctypedef struct Facts:
     const char *added_bytes
     uint32_t added_length
     Text method, path, original_path, authority, scheme
-    int minor_version                    # of HTTP/1 downstream; 2 = HTTP/2
+    int minor_version                    # of HTTP/1 downstream; 2 = HTTP/2; -1 = it is no HTTP
     int status                           # 0 = none sent
     uint64_t flags                       # FLAG_*
     Text code_details                    # Envoy's RESPONSE_CODE_DETAILS words ("via_upstream", "route_not_found", ...)

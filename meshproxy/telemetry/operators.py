@@ -82,7 +82,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "PATH": _text("the path with (WQ) or without (NQ) its query: before (ORIG) or after (PATH) rewriting, or whichever there is", PATH),
     "QUERY_PARAM": _text("a query parameter, decoded", NAME),
     "QUERY_PARAMS": _text("the whole query, as it came", QUERY),
-    "PROTOCOL": _text("`HTTP/1.1` or `HTTP/1.0`"),
+    "PROTOCOL": _text("`HTTP/1.1`, `HTTP/1.0` or `HTTP/2`; absent for TCP"),
     "RESPONSE_CODE": _number("status; 0 when no response was sent"),
     "RESPONSE_CODE_DETAILS": _text("who made the response and why, white space as `_` unless allowed", DETAILS),
     "GRPC_STATUS": _text("a gRPC call's status by name or as a NUMBER; without one of its own, what HTTP's status stands for", GRPC),
@@ -136,7 +136,7 @@ OPERATORS: dict[str, OperatorRow] = {
     },
     "HOSTNAME": _text("this machine's name"),
     "ENVIRONMENT": _text("an environment variable of the node", NAME),
-    "ACCESS_LOG_TYPE": _text("`DownstreamEnd`: lines are written at the end of a request"),
+    "ACCESS_LOG_TYPE": _text("`DownstreamEnd`; of TCP `TcpConnectionEnd`, `TcpUpstreamConnected`, `TcpPeriodic`; `NotSet` in a listener's log"),
 }
 
 NOT_YET = frozenset(

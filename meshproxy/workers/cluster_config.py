@@ -33,11 +33,13 @@ class Approach:
     securities: tuple[UpstreamSecurity | None, ...]
     by_name: bool
     """The server's name in TLS is the request's host: a connection serves that host only."""
+    by_client: bool
+    """Connections begin with a PROXY header: one serves the client only that it tells of."""
 
     def pool(self, loop: Loop, cluster: Cluster, host: Host) -> HostPool:
         by_protocol = len(self.dialers) > 1
-        if by_protocol or self.by_name:
-            return SplitPool(loop, cluster, host, self.dialers, self.securities, by_protocol, self.by_name)
+        if by_protocol or self.by_name or self.by_client:
+            return SplitPool(loop, cluster, host, self.dialers, self.securities, by_protocol, self.by_name, self.by_client)
         return HostPool(loop, cluster, host, self.dialers[0], self.securities[0])
 
 
@@ -94,7 +96,7 @@ class Clusters:
         kinds = ("http1", "http2") if model.protocol == "downstream" else (model.protocol,)
         dialers = tuple(self._dialer(kind, model, blocks) for kind in kinds)
         securities = tuple(self._security(kind, model, blocks) for kind in kinds)
-        return Approach(dialers, securities, model.tls is not None and model.tls.auto_sni)
+        return Approach(dialers, securities, model.tls is not None and model.tls.auto_sni, bool(model.proxy_protocol))
 
     def _dialer(self, kind: str, model: ClusterModel, blocks: dict[str, int]) -> Dialer:
         if kind == "http1":

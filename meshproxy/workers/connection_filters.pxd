@@ -35,9 +35,9 @@ cdef class Condition:
 cdef class PolicyList:
     """Compiled RbacRules."""
     cdef int action                      # ACTION_*
-    cdef tuple policies                  # of (permissions, principals), tuples of Condition
-    # Whether a policy is about this connection.
-    cdef bint finds(self, ConnectionInfo info) except -1
+    cdef tuple policies                  # of (name, permissions, principals), the latter tuples of Condition
+    # The name of the first policy that is about this connection; None = none is.
+    cdef bytes find(self, ConnectionInfo info)
 
 cdef class AccessRules(ConnectionFilter):
     cdef PolicyList rules, shadow        # None = there are none

@@ -111,20 +111,23 @@ cdef class AccessRules:
         self.held_ms = milliseconds(model.delay_deny_s)
 
     cdef bint admit(self, ConnectionInfo info, int64_t *held_ms) except *:
+        cdef bytes name
         cdef bint found
         if self.shadow is not None:
-            found = self.shadow.finds(info)
+            found = self.shadow.find(info) is not None
             if self.shadow.action != ACTION_LOG:
                 self.cells[RBAC_SHADOW_DENIED if found == (self.shadow.action == ACTION_DENY) else RBAC_SHADOW_ALLOWED] += 1
             else:
                 self.cells[RBAC_SHADOW_ALLOWED] += 1
         if self.rules is None:
             return True
-        found = self.rules.finds(info)
+        name = self.rules.find(info)
+        found = name is not None
         if self.rules.action == ACTION_LOG:
             self.cells[RBAC_LOGGED if found else RBAC_NOT_LOGGED] += 1
         elif found == (self.rules.action == ACTION_DENY):
             self.cells[RBAC_DENIED] += 1
+            info.termination = b"rbac_access_denied_matched_policy[" + (name if found else b"none") + b"]"
             held_ms[0] = self.held_ms
             return False
         self.cells[RBAC_ALLOWED] += 1
@@ -136,17 +139,17 @@ cdef class PolicyList:
         patterns = PatternSource()
         self.action = ("allow", "deny", "log").index(model.action)
         self.policies = tuple(
-            (compiled(policy.permissions, patterns), compiled(policy.principals, patterns)) for policy in model.policies
+            (policy.name.encode(), compiled(policy.permissions, patterns), compiled(policy.principals, patterns)) for policy in model.policies
         )
         if patterns.problems:
             raise ConfigError(patterns.problems)
 
-    cdef bint finds(self, ConnectionInfo info) except -1:
+    cdef bytes find(self, ConnectionInfo info):
         cdef tuple policy
         for policy in self.policies:
-            if any_holds(<tuple>policy[0], info) and any_holds(<tuple>policy[1], info):
-                return True
-        return False
+            if any_holds(<tuple>policy[1], info) and any_holds(<tuple>policy[2], info):
+                return <bytes>policy[0]
+        return None
 
 
 cdef bint any_holds(tuple conditions, ConnectionInfo info) except -1:
@@ -266,7 +269,7 @@ def finds_policy(rules: RbacRules, remote: str = "", direct_remote: str = "", lo
         facts = info.tls_facts = TlsFacts()
         facts.presented = facts.loaded = True
         facts.verified, facts.uri_sans, facts.dns_sans, facts.subject = peer
-    return policies.finds(info)
+    return policies.find(info) is not None
 
 
 def try_bucket(Region region, int64_t cell, int64_t token_ns, int64_t full_ns, list moments_ns) -> list:

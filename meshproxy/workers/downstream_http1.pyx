@@ -13,8 +13,9 @@ from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE, Protocol
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.telemetry.facts cimport Facts
-from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, describe_addresses
-from meshproxy.workers.listener cimport set_local
+from meshproxy.workers.connection_log cimport describe_addresses
+from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
 
 cdef enum:
@@ -50,13 +51,11 @@ cdef class DownstreamHttp1(DownstreamStream):
 
     cdef void open(self) except *:
         cdef int64_t *cells = self.config.cells
-        cdef Sockaddr local
         count_opened(self.config)
         cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] += 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] += 1
-        if self.config.logs is not None and self.info.local_address is None:
-            local_address(self.transport.fd, &local)
-            set_local(self.info, &local)
+        if self.config.logs is not None:
+            find_local(self.info)
         if self.config.max_connection_duration_ms:
             self.expires_ms = self.loop.now_ms + self.config.max_connection_duration_ms
         self.transport.high_watermark = self.config.buffer_limit
@@ -71,7 +70,7 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.config.cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
         self.config.cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
         count_closed(self.config, why, self.loop.now_us - self.info.opened_us, exchange is not None)
-        self.chain.closed(self.transport, self.info)
+        self.chain.closed(self.transport, self.info, NULL)
         self.loop.count_buffered(-<int64_t>self.partial_capacity)
         free(self.partial)
         self.partial = NULL
@@ -210,6 +209,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         exchange = self.chain.exchanges.take(self.config, self)
         self.exchange = exchange
         exchange.connection_id = self.info.id
+        self.info.http_version = head.minor_version
         exchange.load(data, head, self.head_started_us if self.head_started_us else self.loop.now_us)
         self.head_started_us = 0
         self.sent_end = False

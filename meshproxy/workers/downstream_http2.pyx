@@ -23,8 +23,9 @@ from meshproxy.scoreboard.cells cimport (
 )
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
-from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, describe_addresses
-from meshproxy.workers.listener cimport set_local
+from meshproxy.workers.connection_log cimport describe_addresses
+from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
 
 cdef enum:
@@ -110,13 +111,12 @@ cdef class DownstreamHttp2(Protocol):
 
     cdef void open(self) except *:
         cdef int64_t *cells = self.config.cells
-        cdef Sockaddr local
         count_opened(self.config)
+        self.info.http_version = 2
         cells[HTTP_DOWNSTREAM_CX_HTTP2_TOTAL] += 1
         cells[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] += 1
-        if self.config.logs is not None and self.info.local_address is None:
-            local_address(self.transport.fd, &local)
-            set_local(self.info, &local)
+        if self.config.logs is not None:
+            find_local(self.info)
         self.transport.high_watermark = self.config.buffer_limit
         self.transport.count_by(
             &cells[HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL], &cells[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED],
@@ -151,7 +151,7 @@ cdef class DownstreamHttp2(Protocol):
             self.config.cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
         self.config.cells[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] -= 1
         count_closed(self.config, why, self.loop.now_us - self.info.opened_us, active)
-        self.chain.closed(self.transport, self.info)
+        self.chain.closed(self.transport, self.info, NULL)
         self.end_exchanges()
         self.writer.abandon()
 

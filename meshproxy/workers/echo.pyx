@@ -23,7 +23,7 @@ cdef class Echoing:
             self.transport.close_flushed(GRACE_MS)
 
     cdef void on_closed(self, int why, int error) except *:
-        self.chain.closed(self.transport, self.info)
+        self.chain.closed(self.transport, self.info, NULL)
 
 
 cdef class EchoChain:

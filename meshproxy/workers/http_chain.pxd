@@ -4,7 +4,6 @@ from libc.stdint cimport int64_t
 from meshproxy.codecs.http1 cimport Head, Limits
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport DownstreamStream, Exchange, HttpConfig
-from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.listener cimport Chain
 from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.transport cimport Transport
@@ -41,5 +40,3 @@ cdef enum:
 # Counters that both versions have.
 cdef void count_opened(HttpConfig config) noexcept
 cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active) noexcept
-# A log's facts of the connection; good until the next call.
-cdef void describe_addresses(ConnectionInfo info, Facts *facts) noexcept

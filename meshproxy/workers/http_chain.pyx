@@ -1,19 +1,11 @@
 """See the .pxd."""
 
-from libc.stdint cimport uint8_t
 from meshproxy.proxy.runtime cimport CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record
 
-cdef extern from "address.h":
-    size_t put_place(char *out, int family, const uint8_t *ip, int port) noexcept
-
 cdef enum:
     FREE_EXCHANGES = 1024
-
-# For the length of a call to the log.
-cdef char remote_text[64]
-cdef char direct_text[64]
 
 
 cdef class ExchangePool:
@@ -88,14 +80,3 @@ cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active
     if active:
         cells[HTTP_DOWNSTREAM_CX_DESTROY_ACTIVE_RQ] += 1
         cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE_ACTIVE_RQ if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL_ACTIVE_RQ] += 1
-
-
-cdef void describe_addresses(ConnectionInfo info, Facts *facts) noexcept:
-    """Where listener filters found the client behind its peer, the two differ."""
-    facts.downstream_remote.at = remote_text
-    facts.downstream_remote.length = put_place(remote_text, info.remote.family, info.remote.ip, info.remote.port)
-    facts.downstream_direct_remote.at = direct_text
-    facts.downstream_direct_remote.length = put_place(direct_text, info.direct_remote.family, info.direct_remote.ip, info.direct_remote.port)
-    if info.local_address is not None:
-        facts.downstream_local.at = <const char *>info.local_address
-        facts.downstream_local.length = len(info.local_address)

@@ -272,10 +272,12 @@ cdef class Inspection:
 
     cdef void drop(self, int cell) except *:
         """Close it; `cell` counts why."""
+        cdef int fd
         if self.fd < 0:
             return
         if cell != NO_CELL:
             self.listener.cells[cell] += 1
         self.leave()
-        close(self.fd)
+        fd = self.fd
         self.fd = -1
+        self.listener.refuse(fd, self.info)

@@ -3,6 +3,8 @@
 from libc.stdint cimport int64_t
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.runtime cimport Protocol
+from meshproxy.telemetry.facts cimport Facts
+from meshproxy.workers.connection_log cimport ConnectionLog
 from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.net cimport Sockaddr
 from meshproxy.workers.transport cimport Transport
@@ -27,14 +29,15 @@ cdef class Chain:
     cdef public Secured tls              # None = plaintext
     cdef list filters                    # of ConnectionFilter; None = none
     cdef set open                        # of Transport
+    cdef public ConnectionLog log        # None = none
     cdef int64_t handshake_ms            # most time for the handshake; 0 = no limit
     cdef readonly bint draining
     cdef void take(self, int fd, ConnectionInfo info) except *
     cdef void admit(self, Transport transport, ConnectionInfo info) except *
-    # Serve an admitted connection: be its protocol, and call `closed` when it is gone.
+    # Serve an admitted connection: be its protocol, and call `closed` when it is gone, with what there is to log of it beside `info`.
     cdef void serve(self, Transport transport, ConnectionInfo info) except *
-    cdef void closed(self, Transport transport, ConnectionInfo info) except *
-    cdef void left(self, Transport transport, ConnectionInfo info) except *
+    cdef void closed(self, Transport transport, ConnectionInfo info, const Facts *known) except *
+    cdef void left(self, Transport transport, ConnectionInfo info, const Facts *known) except *
 
 cdef class Greeting(Protocol):
     """The protocol of a connection until its chain serves it: while the handshake runs, and while a refused one is held."""
@@ -64,10 +67,15 @@ cdef class Listener:
     cdef Chain only                      # the one that takes every connection; None = `chooser` says
     cdef ChainChooser chooser
     cdef Inspector inspector             # None = no listener filters
+    cdef ConnectionLog log               # None = none
     cdef bint wants_local                # somebody asks for the local address
     cdef int64_t next_id
     cdef void accept(self, int fd, const Sockaddr *peer) except *
     cdef void on_inspected(self, int fd, ConnectionInfo info) except *
+    # A connection ends before a chain took it; `fd` is closed here.
+    cdef void refuse(self, int fd, ConnectionInfo info) except *
 
 cdef void set_remote(ConnectionInfo info, const Sockaddr *peer) noexcept
 cdef void set_local(ConnectionInfo info, const Sockaddr *address)
+# So that `info` has it: asked of the socket when it is wanted first.
+cdef void find_local(ConnectionInfo info)

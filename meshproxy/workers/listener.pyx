@@ -5,6 +5,7 @@ from meshproxy.proxy.connection cimport IpPort
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record, sum_cell
+from meshproxy.telemetry.facts cimport FLAG_NO_ROUTE_FOUND
 from meshproxy.workers.net cimport *
 
 
@@ -69,6 +70,7 @@ cdef class Chain:
         self.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] += 1
         self.loop.server[SERVER_TOTAL_CONNECTIONS] += 1
         info.opened_us = self.loop.now_us
+        info.fd = fd
         try:
             transport.open(fd, self.tls is not None)
             if self.tls is None:
@@ -108,19 +110,26 @@ cdef class Chain:
     cdef void serve(self, Transport transport, ConnectionInfo info) except *:
         transport.close(CLOSE_LOCAL)
 
-    cdef void closed(self, Transport transport, ConnectionInfo info) except *:
+    cdef void closed(self, Transport transport, ConnectionInfo info, const Facts *known) except *:
         """An admitted connection is gone."""
         if self.filters is not None:
             for connection_filter in self.filters:
                 (<ConnectionFilter>connection_filter).leave(info)
-        self.left(transport, info)
+        self.left(transport, info, known)
 
-    cdef void left(self, Transport transport, ConnectionInfo info) except *:
+    cdef void left(self, Transport transport, ConnectionInfo info, const Facts *known) except *:
         self.open.discard(transport)
         self.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] -= 1
         self.cells[LISTENER_DOWNSTREAM_CX_DESTROY] += 1
         histogram_record(&self.cells[LISTENER_DOWNSTREAM_CX_LENGTH_MS], self.loop.now_us - info.opened_us)
         self.loop.server[SERVER_TOTAL_CONNECTIONS] -= 1
+        info.fd = -1
+        if self.log is not None:
+            info.bytes_received, info.bytes_sent = transport.received, transport.sent
+            self.log.write(info, known)
+        if info.own_pools is not None:
+            for pool in list(info.own_pools):
+                pool.end()
 
 
 cdef class Greeting:
@@ -146,7 +155,7 @@ cdef class Greeting:
             self.transport.close(CLOSE_LOCAL)
 
     cdef void on_closed(self, int why, int error) except *:
-        self.chain.left(self.transport, self.info)
+        self.chain.left(self.transport, self.info, NULL)
 
 
 cdef class Listener:
@@ -162,7 +171,7 @@ cdef class Listener:
         self.cells = region.page(slot) + cell
         self.first_cell = cell
 
-    def renew(self, model, list chains, ChainChooser chooser, Inspector inspector, bint wants_local):
+    def renew(self, model, list chains, ChainChooser chooser, Inspector inspector, bint wants_local, ConnectionLog log):
         """New settings for connections that come from now on. `chooser` None: the first chain takes them all."""
         self.model = model
         self.chains = chains
@@ -170,6 +179,9 @@ cdef class Listener:
         self.chooser = chooser
         self.inspector = inspector
         self.wants_local = wants_local
+        self.log = log
+        for chain in chains:
+            chain.log = log
 
     def drain(self, bint close_idle):
         for chain in self.chains:
@@ -198,6 +210,7 @@ cdef class Listener:
         info = ConnectionInfo()
         self.next_id += 1
         info.id = self.next_id
+        info.opened_us = self.loop.now_us
         set_remote(info, peer)
         info.direct_remote = info.remote
         if self.wants_local:
@@ -213,9 +226,16 @@ cdef class Listener:
         cdef Chain chain = self.only if self.only is not None else self.chooser.choose(info)
         if chain is None:
             self.cells[LISTENER_NO_FILTER_CHAIN_MATCH] += 1
-            close(fd)
+            info.flags |= FLAG_NO_ROUTE_FOUND
+            info.code_details = b"filter_chain_not_found"
+            self.refuse(fd, info)
         else:
             chain.take(fd, info)
+
+    cdef void refuse(self, int fd, ConnectionInfo info) except *:
+        close(fd)
+        if self.log is not None:
+            self.log.write(info, NULL)
 
 
 cdef void set_ip(IpPort *out, const Sockaddr *address) noexcept:
@@ -234,3 +254,10 @@ cdef void set_local(ConnectionInfo info, const Sockaddr *address):
     cdef char text[128]
     set_ip(&info.local, address)
     info.local_address = text[:put_address(text, address)]
+
+
+cdef void find_local(ConnectionInfo info):
+    cdef Sockaddr local
+    if info.local_address is None and info.fd >= 0:
+        local_address(info.fd, &local)
+        set_local(info, &local)

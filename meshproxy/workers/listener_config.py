@@ -26,8 +26,8 @@ from meshproxy.model import (
     SocketAddress,
     TcpProxy,
 )
-from meshproxy.model.listener import HttpFilter
 from meshproxy.model.chain_match import overlap
+from meshproxy.model.listener import HttpFilter
 from meshproxy.proxy.exchange import FilterMaker, HttpConfig, LogTarget, RouterSlot
 from meshproxy.scoreboard.blocks import logs_of
 from meshproxy.scoreboard.region import Region
@@ -35,6 +35,7 @@ from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
 from meshproxy.workers.chain_match import chooser_of, looks_at_local
 from meshproxy.workers.connection_filters import asks_for_local, connection_filters
+from meshproxy.workers.connection_log import ConnectionLog
 from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
 from meshproxy.workers.echo import EchoChain, ResponseChain
@@ -72,6 +73,7 @@ class ListenerState:
         self.places: tuple = ()
         """Where it and its TLS are counted: its chains count there too, so other places make other chains."""
         self.inspector: ListenerFilters | None = None
+        self.log: ConnectionLog | None = None
         self.acceptors: list[Acceptor] = []
         self.draining: list[Chain] = []
 
@@ -128,6 +130,8 @@ class Listeners:
             raise ConfigError([Problem(f'listener "{model.name}": {problem}. Change a match or remove one.')])
         logs = {label: LogTarget(Format(log), blocks[label], log.min_status) for label, log in logs_of(model)}
         terminals = [self._terminal(model, chain, place, blocks, logs) for place, chain in enumerate(model.all_chains)]
+        own_logs = [target for label, target in logs.items() if label.startswith("log:listener:")]
+        log = ConnectionLog(self.loop, self.region, self.slot, model.name, own_logs) if own_logs else None
         securities = self._securities(model, blocks)
         passed = [
             connection_filters(chain, place, self.loop, self.region, self.slot, blocks) for place, chain in enumerate(model.all_chains)
@@ -148,8 +152,11 @@ class Listeners:
             state.live.count_in(self.region, self.slot, blocks["listener"])
             self._retire_inspector(state)
             state.inspector = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
-            wants_local = looks_at_local(model) or asks_for_local(model) or model.use_original_dst
-            state.live.renew(model, chains, chooser_of(model, chains), state.inspector, wants_local)
+            wants_local = looks_at_local(model) or asks_for_local(model) or model.use_original_dst or log is not None
+            if state.log is not None:
+                self.retire(state.log)
+            state.log = log
+            state.live.renew(model, chains, chooser_of(model, chains), state.inspector, wants_local, log)
             self.destinations.put(state.live)
             for chain in [chain for chain in old.values() if chain not in chains]:
                 chain.drain(False)
@@ -243,6 +250,8 @@ class Listeners:
             self.leaving.append(state)
             self.retire(state.live)
             self._retire_inspector(state)
+            if state.log is not None:
+                self.retire(state.log)
             for chain in state.live.chains:
                 self.retire(chain)
                 if isinstance(chain, HttpChain | TcpChain):

@@ -55,6 +55,7 @@ cdef class Loop(Runtime):
     cdef Gatherer gatherer               # whose slices are gathered now
     cdef iovec slices[GATHER_SLICES]
     cdef int slice_count
+    cdef public int64_t drain_ms         # how long connections of what the configuration has no more may go on
     cdef epoll_event *events
     cdef Block *free_blocks
     cdef int free_block_count

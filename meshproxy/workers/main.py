@@ -18,6 +18,7 @@ from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.messages import AdoptConnections, Applied, BlockGiven, Configure, Drain, LetGo, Ready, Sockets, Stop
+from meshproxy.proxy.exchange import milliseconds
 from meshproxy.scoreboard.region import SLOT_STATES
 from meshproxy.workers.configure import Configuration
 from meshproxy.workers.late_blocks import LateBlocks
@@ -69,6 +70,7 @@ class Worker:
         self.boot = boot
         self.hub = get_hub()
         self.loop = Loop(self.hub, boot.region, boot.slot, boot.process.max_worker_buffer_bytes, log)
+        self.loop.drain_ms = milliseconds(boot.process.drain_timeout_s)
         self.late_blocks = LateBlocks(boot.region, boot.slot, self.send)
         self.configuration = Configuration(
             self.loop, boot.region, boot.slot, boot.process.max_worker_connections, boot.ticket_root, self.late_blocks, log,
@@ -142,6 +144,7 @@ class Worker:
             retired = self.configuration.apply(message.upserts, message.removes, sockets)
             if message.process is not None:
                 self.configuration.limit(message.process)
+                self.loop.drain_ms = milliseconds(message.process.drain_timeout_s)
         except ConfigError as refused:
             error = str(refused)
         except Exception as refused:

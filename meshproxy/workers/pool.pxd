@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 from meshproxy.balance.cluster cimport Cluster, Host
+from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport Exchange, Pools, UpstreamStream
 from meshproxy.proxy.runtime cimport Protocol
 from meshproxy.workers.loop cimport Loop
@@ -34,7 +35,8 @@ cdef class UpstreamConnection(UpstreamStream):
     cdef int64_t opened_us
     cdef int64_t expires_ms              # of its longest life; 0 = none
     cdef int priority
-    cdef void connect(self, const Sockaddr *address, TlsClient tls, Exchange exchange) except *
+    # `introduction`: bytes that go before everything else, TLS included; None = none.
+    cdef void connect(self, const Sockaddr *address, TlsClient tls, Exchange exchange, bytes introduction) except *
     # Connected, and the handshake is done.
     cdef void established(self) except *
     # Gone, whoever closed it. `error` 0 with CLOSE_CONNECT_FAILED: it took too long.
@@ -62,6 +64,8 @@ cdef class HostPool:
     cdef public TlsClient tls            # None = plaintext
     cdef SplitPool whole                 # whose part this is; None = it stands alone
     cdef object key
+    cdef bytes introduction              # what each connection begins with: a PROXY header; None = nothing
+    cdef ConnectionInfo client           # whose connections these are; None = anybody's
     cdef UpstreamConnection newest       # of those with room, the one listed last
     cdef object waiting                  # OrderedDict of Exchange: first come first, and out of the middle at no cost
     cdef int64_t connections
@@ -92,9 +96,10 @@ cdef class HostPool:
     cdef void let_go(self) except *
 
 cdef class SplitPool(HostPool):
-    """A host's pools where not every connection serves every request: by what the client speaks, by the server's name in TLS."""
+    """A host's pools where not every connection serves every request: by what the client speaks, by the server's name in TLS, by the client
+    that a PROXY header tells of."""
     cdef tuple dialers, securities       # for clients of HTTP/1, of HTTP/2
-    cdef bint by_protocol, by_name
+    cdef bint by_protocol, by_name, by_client
     cdef dict parts
 
 cdef class ClusterPools(Pools):

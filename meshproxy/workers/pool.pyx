@@ -8,6 +8,7 @@ from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport histogram_record
+from meshproxy.workers.introduction cimport introduction
 from meshproxy.workers.net cimport *
 from meshproxy.workers.tls_transport cimport TlsTransport
 
@@ -34,7 +35,7 @@ cdef class UpstreamConnection:
         self.cluster = pool.cluster
         self.host = pool.host
 
-    cdef void connect(self, const Sockaddr *address, TlsClient tls, Exchange exchange) except *:
+    cdef void connect(self, const Sockaddr *address, TlsClient tls, Exchange exchange, bytes introduction) except *:
         cdef Cluster cluster = self.cluster
         cdef int fd = start_connect(address)
         cluster.cells[CLUSTER_UPSTREAM_CX_TOTAL] += 1
@@ -60,6 +61,8 @@ cdef class UpstreamConnection:
             &cluster.cells[CLUSTER_UPSTREAM_CX_RX_BYTES_TOTAL], &cluster.cells[CLUSTER_UPSTREAM_CX_TX_BYTES_TOTAL],
             &cluster.cells[CLUSTER_UPSTREAM_CX_TX_BYTES_BUFFERED],
         )
+        if introduction is not None:             # it waits for the connect, and a handshake's first bytes queue behind it
+            self.transport.enqueue(<const char *>introduction, len(introduction))
         self.loop.set_timer(self.transport, self.loop.now_ms + cluster.connect_timeout_ms)
 
     cdef void on_connected(self) except *:
@@ -250,7 +253,7 @@ cdef class HostPool:
         connection.promised = self.streams
         self.connections += 1
         self.promised += connection.promised
-        connection.connect(&self.address, self.tls, exchange)
+        connection.connect(&self.address, self.tls, exchange, self.introduction)
 
     cdef void keep_promise(self, UpstreamConnection connection) noexcept:
         self.promised -= connection.promised
@@ -357,18 +360,30 @@ cdef class HostPool:
             return
         if self.whole is not None:
             self.whole.parts.pop(self.key, None)
+            if self.client is not None:
+                self.client.own_pools.discard(self)
             self.whole.let_go()
         elif self.closing:
             self.host.pool = None
 
 
+    def end(self):
+        """The client is gone. Who waits is the client's, and told by others that it is gone."""
+        self.closing = True
+        while self.newest is not None:
+            self.newest.retire()
+        self.let_go()
+
+
 cdef class SplitPool(HostPool):
-    def __init__(self, Loop loop, Cluster cluster, Host host, tuple dialers, tuple securities, bint by_protocol, bint by_name):
+    def __init__(
+        self, Loop loop, Cluster cluster, Host host, tuple dialers, tuple securities, bint by_protocol, bint by_name, bint by_client,
+    ):
         """`dialers` and `securities` for clients of HTTP/1 and of HTTP/2; the first of each when it is not `by_protocol`."""
         super().__init__(loop, cluster, host, dialers[0], securities[0])
         self.parts = {}
         self.dialers, self.securities = dialers, securities
-        self.by_protocol, self.by_name = by_protocol, by_name
+        self.by_protocol, self.by_name, self.by_client = by_protocol, by_name, by_client
 
     def drain(self):
         self.closing = True
@@ -378,16 +393,26 @@ cdef class SplitPool(HostPool):
 
     cdef void request(self, Exchange exchange) except *:
         cdef bint http2 = self.by_protocol and exchange.downstream.http2
+        cdef bytes name = None
+        cdef ConnectionInfo client = exchange.downstream.info if self.by_client else None
         cdef object key = http2
         cdef HostPool part
         if self.by_name:
-            key = (http2, (<TlsClient>self.securities[0]).server_name(self.host, exchange))
+            name = (<TlsClient>self.securities[0]).server_name(self.host, exchange)
+        if self.by_name or self.by_client:
+            key = (http2, name, client)
         part = <HostPool>self.parts.get(key)
         if part is None:
             part = HostPool(self.loop, self.cluster, self.host, self.dialers[http2], self.securities[http2])
             part.whole = self
             part.key = key
             part.closing = self.closing
+            if client is not None:
+                part.introduction = introduction(self.cluster.model, client)
+                part.client = client
+                if client.own_pools is None:
+                    client.own_pools = set()
+                client.own_pools.add(part)
             self.parts[key] = part
         part.request(exchange)
         part.let_go()                            # if it was refused

@@ -6,6 +6,7 @@ from meshproxy.proxy.connection cimport ConnectionInfo, TlsFacts
 from meshproxy.proxy.exchange cimport Pools
 from meshproxy.proxy.runtime cimport Protocol
 from meshproxy.scoreboard.region cimport Ring
+from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.listener cimport Chain
 from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.pool cimport UpstreamConnection
@@ -59,7 +60,6 @@ cdef class TcpConnection(Protocol):
     cdef void connect(self) except *
     cdef void give_up(self, uint64_t flag) except *
     cdef void connected(self) except *
-    cdef void introduce(self, Transport transport) except *
     cdef void connect_failed(self, bint timed_out, int error) except *
     cdef void upstream_lost(self, int error) except *
     cdef void finish(self) except *
@@ -67,8 +67,11 @@ cdef class TcpConnection(Protocol):
     cdef void set_timer(self) except *
     cdef bint is_idle(self, int64_t now_ms) except *
     cdef int64_t grace_ms(self) noexcept
-    cdef size_t put_remote(self, char *out) noexcept
-    cdef void write_log(self) except *
+    cdef bint is_logged(self) noexcept
+    cdef bint tells_tls(self) noexcept
+    cdef void describe(self, Facts *facts) except *
+    # `when`: LINE_OF_TCP...
+    cdef void write_log(self, int when) except *
 
 cdef class TcpUpstream(UpstreamConnection):
     """The endpoint's connection."""

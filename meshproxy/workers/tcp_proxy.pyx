@@ -4,16 +4,15 @@ import os
 
 from libc.string cimport memcpy, memset, strlen
 from meshproxy.balance.cluster cimport SHARE_CONNECTIONS
-from meshproxy.codecs.proxyproto cimport (
-    PROXY_BYTES_AT_MOST, PROXY_V1_BYTES_AT_MOST, proxy_compose_v1, proxy_compose_v2, proxy_v2_length,
-)
 from meshproxy.proxy.exchange cimport LogTarget
 from meshproxy.proxy.record cimport describe_tls, write_lines
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport *
-from meshproxy.workers.listener cimport set_local
+from meshproxy.workers.connection_log cimport describe_addresses
+from meshproxy.workers.introduction cimport introduction
+from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
 from meshproxy.workers.pool cimport HostPool
 
@@ -25,11 +24,6 @@ cdef extern from "splice.h" nogil:
 
 cdef enum:
     FLUSH_MS = 3600000                   # for the last bytes, where there is no idle timeout: nobody may hold a connection for ever
-    DRAIN_MS = 600000                    # of a chain that the configuration has no more: Envoy's drain time
-
-# For the length of a call to the log.
-cdef char remote_text[64]
-cdef char direct_text[64]
 
 
 cdef class TcpConfig:
@@ -87,11 +81,9 @@ cdef class TcpConnection:
         cdef TcpConfig config = self.config
         cdef int64_t *cells = config.cells
         cdef Transport transport = self.transport
-        cdef Sockaddr local
         cells[TCP_DOWNSTREAM_CX_TOTAL] += 1
-        if config.logs is not None and self.info.local_address is None:
-            local_address(transport.fd, &local)
-            set_local(self.info, &local)
+        if self.is_logged():
+            find_local(self.info)
         transport.high_watermark = config.buffer_limit
         transport.count_by(
             &cells[TCP_DOWNSTREAM_CX_RX_BYTES_TOTAL], &cells[TCP_DOWNSTREAM_CX_TX_BYTES_TOTAL], &cells[TCP_DOWNSTREAM_CX_TX_BYTES_BUFFERED],
@@ -153,7 +145,9 @@ cdef class TcpConnection:
         upstream.host = host
         upstream.relay = self
         self.upstream = upstream
-        upstream.connect(&pool.address, pool.tls, None)
+        upstream.connect(
+            &pool.address, pool.tls, None, introduction(cluster.model, self.info) if cluster.model.proxy_protocol else None,
+        )
 
     cdef void connect_failed(self, bint timed_out, int error) except *:
         """The next attempt is the next turn's, so that many failures in a row nest no calls."""
@@ -183,10 +177,10 @@ cdef class TcpConnection:
         cdef char text[128]
         self.connected_us = self.loop.now_us
         self.flags &= ~<uint64_t>FLAG_UPSTREAM_CONNECTION_FAILURE
-        if self.config.logs is not None:
+        if self.is_logged():
             local_address(upstream.transport.fd, &local)
             self.upstream_local = text[:put_address(text, &local)]
-        if self.config.tells_tls:
+        if self.tells_tls():
             self.upstream_tls = upstream.transport.facts()
         self.up = Flow(self.chain.pipes)
         self.down = Flow(self.chain.pipes)
@@ -199,40 +193,10 @@ cdef class TcpConnection:
             &cluster_cells[CLUSTER_UPSTREAM_FLOW_CONTROL_PAUSED_READING_TOTAL],
             &cluster_cells[CLUSTER_UPSTREAM_FLOW_CONTROL_RESUMED_READING_TOTAL],
         )
-        if self.cluster.model.proxy_protocol:
-            self.introduce(upstream.transport)
         if self.config.log_connected:
-            self.write_log()
+            self.write_log(LINE_OF_TCP_CONNECTED)
         self.set_timer()
         self.transport.resume()
-
-    cdef void introduce(self, Transport transport) except *:
-        """The PROXY header, before anything else: whose connection this is. Behind a UNIX socket nobody has an address to tell."""
-        cdef ConnectionInfo info = self.info
-        cdef object wanted = self.cluster.model.proxy_protocol_tlvs
-        cdef list tlvs = []
-        cdef Sockaddr local
-        cdef int family
-        if info.local.family == 0 and info.local_address is None:
-            local_address(self.transport.fd, &local)
-            set_local(info, &local)
-        family = 6
-        if info.remote.family == 0 or info.local.family == 0:
-            family = 0
-        elif info.remote.family == 4 and info.local.family == 4:
-            family = 4
-        if self.cluster.model.proxy_protocol == "v1":
-            transport.commit(proxy_compose_v1(
-                transport.compose(PROXY_V1_BYTES_AT_MOST), family, info.remote.ip, info.remote.port, info.local.ip, info.local.port,
-            ))
-            return
-        if info.proxy_tlvs is not None:
-            tlvs = [tlv for tlv in info.proxy_tlvs if wanted is None or tlv[0] in wanted]
-        if proxy_v2_length(family, tlvs) > PROXY_BYTES_AT_MOST:
-            tlvs = []
-        transport.commit(proxy_compose_v2(
-            transport.compose(proxy_v2_length(family, tlvs)), family, info.remote.ip, info.remote.port, info.local.ip, info.local.port, tlvs,
-        ))
 
     # -- what the client sends
 
@@ -275,9 +239,13 @@ cdef class TcpConnection:
 
     cdef void on_closed(self, int why, int error) except *:
         self.leave_upstream(why == CLOSE_REMOTE and error != 0)
-        if self.config.logs is not None:
-            self.write_log()
-        self.chain.closed(self.transport, self.info)
+        cdef Facts facts
+        if not self.is_logged():
+            self.chain.closed(self.transport, self.info, NULL)
+            return
+        self.write_log(LINE_OF_TCP)
+        self.describe(&facts)
+        self.chain.closed(self.transport, self.info, &facts)
 
     cdef void leave_upstream(self, bint reset) except *:
         """The client is gone. What it sent goes on to the endpoint; nobody wants what comes from there."""
@@ -307,8 +275,8 @@ cdef class TcpConnection:
         return self.config.idle_timeout_ms if self.config.idle_timeout_ms else FLUSH_MS
 
     cdef void drain(self, bint close_idle) except *:
-        """Nobody but the two peers knows when a relay is at rest: it has Envoy's drain time. When the process ends, its limit holds."""
-        cdef int64_t at_ms = self.loop.now_ms + DRAIN_MS
+        """Nobody but the two peers knows when a relay is at rest: it has the drain time. When the process ends, the limit of that holds."""
+        cdef int64_t at_ms = self.loop.now_ms + self.loop.drain_ms
         if self.expires_ms == 0 or at_ms < self.expires_ms:
             self.expires_ms = at_ms
             self.set_timer()
@@ -337,7 +305,7 @@ cdef class TcpConnection:
             return
         if self.log_ms and now_ms >= self.log_ms:
             self.log_ms = now_ms + self.config.log_interval_ms
-            self.write_log()
+            self.write_log(LINE_OF_TCP_PERIODIC)
         if self.is_idle(now_ms):
             self.config.cells[TCP_IDLE_TIMEOUT] += 1
             self.transport.close(CLOSE_LOCAL)
@@ -358,12 +326,23 @@ cdef class TcpConnection:
 
     # -- the record
 
-    cdef void write_log(self) except *:
+    cdef bint is_logged(self) noexcept:
+        return self.config.logs is not None or self.chain.log is not None
+
+    cdef bint tells_tls(self) noexcept:
+        return self.config.tells_tls or (self.chain.log is not None and self.chain.log.tells_tls)
+
+    cdef void write_log(self, int when) except *:
         cdef Facts facts
+        if self.config.logs is not None:
+            self.describe(&facts)
+            facts.line_type = when
+            write_lines(self.config.logs, self.config.ring, &facts, 1000, self.loop)
+
+    cdef void describe(self, Facts *facts) except *:
         cdef int64_t opened_us = self.info.opened_us
-        if self.config.logs is None:
-            return
-        memset(&facts, 0, sizeof(Facts))
+        memset(facts, 0, sizeof(Facts))
+        facts.minor_version = -1
         facts.flags = self.flags
         facts.start_unix_us = opened_us + self.loop.unix_offset_us
         facts.request_end_us = facts.response_start_us = facts.response_end_us = facts.downstream_start_us = -1
@@ -374,10 +353,7 @@ cdef class TcpConnection:
             facts.bytes_sent = facts.wire_bytes_sent = self.down.bytes
         facts.attempts = self.attempts
         facts.connection_id = self.info.id
-        facts.downstream_remote.at = remote_text
-        facts.downstream_remote.length = self.put_remote(remote_text)
-        facts.downstream_direct_remote = facts.downstream_remote
-        set_text(&facts.downstream_local, self.info.local_address)
+        describe_addresses(self.info, facts)
         if self.host is not None:
             set_text(&facts.upstream_host, self.host.address_bytes)
         set_text(&facts.upstream_local, self.upstream_local)
@@ -386,20 +362,11 @@ cdef class TcpConnection:
         set_text(&facts.listener, self.config.listener)
         set_text(&facts.upstream_failure_reason, self.failure)
         set_text(&facts.termination_details, self.termination)
-        describe_tls(self.info, &facts, self.config.tells_tls)
+        describe_tls(self.info, facts, self.config.tells_tls)
         if self.upstream_tls is not None:
             if not self.upstream_tls.loaded:
                 self.upstream_tls.load()
             facts.upstream_tls = self.upstream_tls.told
-        write_lines(self.config.logs, self.config.ring, &facts, 1000, self.loop)
-
-    cdef size_t put_remote(self, char *out) noexcept:
-        cdef size_t length = self.info.remote_ip_length
-        memcpy(out, self.info.remote_ip, length)
-        if self.info.remote.family:
-            out[length] = b':'
-            length += 1 + put_decimal(out + length + 1, self.info.remote.port)
-        return length
 
 
 cdef void set_text(Text *text, bytes value) noexcept:

@@ -244,6 +244,7 @@ cdef class TlsTransport:
                 error = SSL_get_error(self.ssl, result)
                 break
         self.afterthoughts = 0 if total else pipe.afterthoughts
+        self.received += total
         poison(plain + total, PLAIN_BYTES - total)
         if error == SSL_ERROR_NONE or error == SSL_ERROR_WANT_READ or error == SSL_ERROR_ZERO_RETURN:
             self.send_records()

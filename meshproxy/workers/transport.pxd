@@ -19,6 +19,7 @@ cdef class Transport(Gatherer):
     cdef Block *queue_end
     cdef size_t queued_bytes
     cdef size_t high_watermark           # above it `is_above` tells the protocol to stop what feeds this transport
+    cdef int64_t received, sent          # bytes of the protocol's, in plaintext; what was spliced apart
     cdef int64_t *rx_total               # cells of the owner's block
     cdef int64_t *tx_total
     cdef int64_t *tx_buffered

@@ -66,7 +66,7 @@ cdef class Transport(Gatherer):
                 return
             self.opening = False
             self.on_opened()
-            if self.fd < 0 or not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP):
+            if self.fd < 0:
                 return
         if events & EPOLLOUT:
             inlet = self.inlet
@@ -90,6 +90,7 @@ cdef class Transport(Gatherer):
 
     cdef void take(self, const char *data, size_t length) except *:
         cdef Protocol protocol = self.protocol
+        self.received += length
         protocol.on_data(data, length)
 
     cdef void take_end(self) except *:
@@ -213,6 +214,7 @@ cdef class Transport(Gatherer):
     cdef void add_slice(self, char *at, size_t length) noexcept:
         cdef Loop loop = self.loop
         cdef int last = loop.slice_count - 1
+        self.sent += length
         if last >= 0 and <char *>loop.slices[last].iov_base + loop.slices[last].iov_len == at:
             loop.slices[last].iov_len += length
             return
