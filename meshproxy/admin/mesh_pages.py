@@ -78,6 +78,10 @@ def _cluster_lines(node: AdminNode, cluster: Cluster) -> Iterator[str]:
     yield from _breaker_lines("default", cluster.breakers)
     yield from _breaker_lines("high", cluster.high_breakers)
     yield "added_via_api::false"
+    for source in node.sources(cluster.name):
+        yield f"source::{source.name}::endpoints::{source.endpoints}"
+        yield f"source::{source.name}::age_s::{source.age_s:.1f}"
+        yield f"source::{source.name}::error::{' '.join(source.error.split()) or 'none'}"
     for endpoint in node.view.endpoints(cluster):
         shown = {
             **dict(sorted(host_stats(node, cluster, endpoint).items())),
@@ -96,9 +100,11 @@ def _cluster_lines(node: AdminNode, cluster: Cluster) -> Iterator[str]:
 
 
 def _cluster_status(node: AdminNode, cluster: Cluster) -> dict:
+    sources = [{**source._asdict(), "age_s": round(source.age_s, 1)} for source in node.sources(cluster.name)]
     return {
         "name": cluster.name,
         "added_via_api": False,
+        **({"sources": sources} if sources else {}),
         "host_statuses": [_host_status(node, cluster, endpoint) for endpoint in node.view.endpoints(cluster)],
         "circuit_breakers": {"thresholds": [_thresholds(cluster.breakers), {"priority": "HIGH", **_thresholds(cluster.high_breakers)}]},
         "observability_name": cluster.stat_name,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from meshproxy.admin.traffic import Traffic
+from meshproxy.agent.finding import SourceState
 from meshproxy.agent.view import NodeView
 from meshproxy.ipc.messages import Answer, Order
 
@@ -50,3 +51,5 @@ class AdminNode:
     """Has the master do it, and waits; at the end of patience the answer is not ok."""
     set_log_level: Callable[[str], None]
     """Of the agent itself; the master's goes by order."""
+    sources: Callable[[str], Sequence[SourceState]] = lambda cluster: ()
+    """Of a cluster whose endpoints are found, by its name."""

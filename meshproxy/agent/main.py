@@ -17,6 +17,7 @@ from meshproxy.admin.node import AdminNode
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.access_logs import AccessLogs
 from meshproxy.agent.export import StatsdExport
+from meshproxy.agent.finding import Finding
 from meshproxy.agent.link import MasterLink
 from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
@@ -50,13 +51,14 @@ class Agent:
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
+        self.finding = Finding(self._publish, self.journal, self._tell_warm)
         hostname = socket.gethostname()
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
         self.admin_logs = AdminLogs(self.sinks)
         self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
-        self.metrics = AgentMetrics(self.view, self._own_counters)
+        self.metrics = AgentMetrics(self.view, self._own_counters, self.finding.gauges)
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
@@ -69,7 +71,8 @@ class Agent:
         self.secrets.watch(self.view.secrets())
         self.access_logs.configure()
         self._take_settings(self.view.settings)
-        for part in (self._listen, self.resolving.run, self.secrets.run, self.log_drain.run, self.export.run, self._sweep):
+        finders = (self.resolving.run, self.finding.run, self.secrets.run)
+        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep):
             self._start(part)
         if self.admin is not None:
             self.admin.start()
@@ -96,6 +99,7 @@ class Agent:
         self.view.configure(message)
         gone = [name for kind, name in message.removes if kind is ResourceKind.CLUSTER]
         self.resolving.forget(gone)
+        self.finding.forget(gone)
         self._take_clusters([each.name for each in message.upserts if each.kind is ResourceKind.CLUSTER])
         self.secrets.forget(name for kind, name in message.removes if kind is ResourceKind.SECRET)
         self.secrets.watch(unpack(each) for each in message.upserts if each.kind is ResourceKind.SECRET)
@@ -112,10 +116,12 @@ class Agent:
         self.admin_logs.configure(settings.admin.access_logs if settings.admin is not None else ())
 
     def _take_clusters(self, names: list[str]) -> None:
-        self.resolving.watch((cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None)
+        clusters = [(cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None]
+        self.resolving.watch(clusters)
+        self.finding.watch(clusters)
 
     def _tell_warm(self) -> None:
-        if self._warm != self.view.version and self.resolving.is_warm():
+        if self._warm != self.view.version and self.resolving.is_warm() and self.finding.is_warm():
             self._warm = self.view.version
             self.link.send(Warm(version=self._warm))
 
@@ -138,7 +144,8 @@ class Agent:
     def _admin_server(self, fd: int, hostname: str) -> AdminServer:
         from meshproxy.admin.pages import answer
 
-        node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level))
+        node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level),
+                         self.finding.states)
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names, self.admin_logs.write)
 
@@ -152,6 +159,7 @@ class Agent:
             "server.access_log_ring_corrupt": sum(region.ring_corrupt(slot) for slot in slots),
             **self.export.counters(),
             **self.resolving.counters(),
+            **self.finding.counters(),
             **self.secrets.counters(),
         }
 

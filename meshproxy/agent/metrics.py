@@ -23,11 +23,13 @@ BLOCKS_PER_TURN = 32
 
 
 class AgentMetrics:
-    """One for the agent. `own_counters` are the agent's, by whole name."""
+    """One for the agent. `own_counters` and `own_gauges` are the agent's, by whole name."""
 
-    def __init__(self, view: NodeView, own_counters: Callable[[], dict[str, int]] = dict) -> None:
+    def __init__(self, view: NodeView, own_counters: Callable[[], dict[str, int]] = dict,
+                 own_gauges: Callable[[], dict[str, int]] = dict) -> None:
         self._view = view
         self._own_counters = own_counters
+        self._own_gauges = own_gauges
         self._shown = MetricReader(view.region)
         self._watched = False
         # Of its own, so that /reset_counters, which changes what is shown, takes nothing from what is exported.
@@ -82,7 +84,8 @@ class AgentMetrics:
         where none was ever held, which need not be exported."""
         rows = self._view.rows
         rest = reader.read(
-            [row for row in rows if row[0] != BlockKind.CLUSTER.name], extras_of(node_gauges(self._view), self._own_counters()),
+            [row for row in rows if row[0] != BlockKind.CLUSTER.name],
+            extras_of({**node_gauges(self._view), **self._own_gauges()}, self._own_counters()),
         )
         blocks, extras = rest.blocks, rest.extras
         limits = {facts.stat_name: (facts.breakers, facts.high_breakers) for facts in self._view.facts.values()}

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from meshproxy.model import Listener, ResourceKind, Snapshot
+from meshproxy.model.cluster import without_tokens
 from meshproxy.model.tls import without_keys
 
 MOST_REASONS = 8
@@ -77,7 +78,7 @@ def text_of(steps: list[Step]) -> str:
 def _resources(snapshot: Snapshot) -> dict[ResourceKind, dict[str, msgspec.Struct]]:
     return {
         ResourceKind.SECRET: {secret.name: without_keys(secret) for secret in snapshot.secrets},
-        ResourceKind.CLUSTER: {cluster.name: cluster for cluster in snapshot.clusters},
+        ResourceKind.CLUSTER: {cluster.name: without_tokens(cluster) for cluster in snapshot.clusters},
         ResourceKind.ROUTE_TABLE: {table.name: table for table in snapshot.route_tables},
         ResourceKind.LISTENER: {listener.name: listener for listener in snapshot.listeners},
     }

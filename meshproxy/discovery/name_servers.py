@@ -17,6 +17,7 @@ import dns.name
 import dns.resolver
 
 from meshproxy.discovery.dns import V4, V6, Found
+from meshproxy.discovery.srv import Target, Targets
 
 T = TypeVar("T")
 HOSTS, RESOLV_CONF = "/etc/hosts", "/etc/resolv.conf"
@@ -35,12 +36,26 @@ class NameServers:
     def __call__(self, host: str, family: int) -> Found:
         if listed := self._hosts.get().get((host.lower(), family)):
             return Found(listed)
+        answer = self._ask(host, RECORD_TYPES[family])
+        return Found([]) if answer is None else Found([record.address for record in answer], answer.chaining_result.minimum_ttl)
+
+    def srv(self, name: str) -> Targets:
+        """The SRV records of a name. Raises OSError for "could not find out"."""
+        answer = self._ask(name, "SRV")
+        if answer is None:
+            return Targets([], 0)
+        targets = [Target(each.priority, each.weight, each.port, each.target.to_text(omit_final_dot=True)) for each in answer]
+        targets = [each._replace(host="") if each.host in (".", "@") else each for each in targets]
+        return Targets(targets, answer.chaining_result.minimum_ttl)
+
+    def _ask(self, host: str, record_type: str) -> dns.resolver.Answer | None:
+        """None: there are no such records. Raises OSError."""
         resolver = self._resolver.get()
         suffixes = resolver.search or [resolver.domain]
         failure: OSError | None = None
         for name in candidates(host, [suffix.to_text() for suffix in suffixes], 1 if resolver.ndots is None else resolver.ndots):
             try:
-                answer = resolver.resolve(name, RECORD_TYPES[family], search=False)
+                return resolver.resolve(name, record_type, search=False)
             except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
                 continue
             except dns.resolver.NoNameservers as error:  # they answered, and failed: another name may do
@@ -48,10 +63,9 @@ class NameServers:
                 continue
             except dns.exception.DNSException as error:
                 raise OSError(str(error)) from error
-            return Found([record.address for record in answer], answer.chaining_result.minimum_ttl)
         if failure is not None:
             raise failure
-        return Found([])
+        return None
 
 
 def candidates(host: str, suffixes: Sequence[str], ndots: int) -> list[str]:

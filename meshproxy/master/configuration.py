@@ -14,7 +14,8 @@ import msgspec
 from meshproxy.discovery.dns import names_of
 from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings
-from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, Snapshot
+from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, Snapshot, Source
+from meshproxy.model.cluster import without_tokens
 from meshproxy.model.snapshot import as_written, pack, unpack
 from meshproxy.model.tls import without_keys
 from meshproxy.scoreboard.blocks import BlockAllocator
@@ -119,13 +120,13 @@ class Configuration:
         return Directory(rows=self.allocator.rows())
 
     def snapshot(self) -> Snapshot:
-        """The whole as a front door would have given it, to be shown: no private keys, and no endpoints that the agent found."""
+        """The whole as a front door would have given it, to be shown: no private keys or tokens, and no endpoints that the agent found."""
         of: dict[ResourceKind, list] = {kind: [] for kind in ResourceKind}
         for resource in self._table.values():
             of[resource.kind].append(unpack(resource))
         return Snapshot(
             listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
-            clusters=tuple(of[ResourceKind.CLUSTER]), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
+            clusters=tuple(map(without_tokens, of[ResourceKind.CLUSTER])), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
             log_level=self.settings.log_level,
         )
@@ -158,9 +159,9 @@ class Configuration:
         return more
 
     def cold(self, upserts: Iterable[Resource]) -> list[str]:
-        """Clusters among these whose names nobody has asked for yet, and that the node is to wait for."""
+        """Clusters among these whose names or sources nobody has asked yet, and that the node is to wait for."""
         clusters = (unpack(each) for each in upserts if each.kind is ResourceKind.CLUSTER)
-        return [each.name for each in clusters if each.wait_for_warm and not set(names_of(each)) <= self._asked(each.name)]
+        return [each.name for each in clusters if each.wait_for_warm and not _asks(each) <= self._asked(each.name)]
 
     def commit(self, change: Change) -> list[int]:
         """The change is the state now. Gives tokens to reclaim when no worker uses what it replaced."""
@@ -207,14 +208,19 @@ class Configuration:
             raise
         return Change(version, made, sorted(removes, reverse=True))
 
-    def _asked(self, cluster: str) -> set[str]:
-        """Names that the agent asks for, or a former master's did, because the table has a cluster with them."""
+    def _asked(self, cluster: str) -> set[str | Source]:
+        """What the agent asks, or a former master's did, because the table has a cluster with it."""
         resource = self._table.get((ResourceKind.CLUSTER, cluster))
-        return set(names_of(unpack(resource))) if resource is not None else set()
+        return _asks(unpack(resource)) if resource is not None else set()
 
     def _still_found(self, cluster: str, wanted: dict[Key, Resource]) -> bool:
         resource = wanted.get((ResourceKind.CLUSTER, cluster))
         return resource is not None and unpack(resource).discovery != "static"
+
+
+def _asks(cluster: Cluster) -> set[str | Source]:
+    """Whatever must answer before the cluster's endpoints are all known: host names, sources."""
+    return {*names_of(cluster), *cluster.sources}
 
 
 def _known(resources: list[Resource]) -> list[Resource]:

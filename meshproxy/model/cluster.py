@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from meshproxy.model.address import Address
+from meshproxy.model.discovery import Source, without_token
 from meshproxy.model.http2 import Http2Settings
 from meshproxy.model.tls import UpstreamTls
 
@@ -49,12 +50,19 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A named upstream service.
 
     `discovery` says where endpoints come from: `static` = `endpoints` as they stand; `strict_dns` = the agent resolves the
-    host names in `endpoints` and every address of the answer becomes an endpoint (an EndpointSet).
+    host names in `endpoints` and every address of the answer becomes an endpoint (an EndpointSet); `found` = the agent watches
+    `sources`, and what they say together is the EndpointSet.
     """
 
     name: str
-    discovery: Literal["static", "strict_dns"] = "static"
+    discovery: Literal["static", "strict_dns", "found"] = "static"
     endpoints: tuple[Endpoint, ...] = ()
+    sources: tuple[Source, ...] = ()
+    """Of a cluster whose endpoints are found; each once."""
+    keep_last_s: float = 3600.0
+    """A source that fails or has no endpoints any more counts for so long with the last that it had."""
+    debounce_s: float = 0.1
+    """The least time between two changes that workers are told; the first after a quiet time is told at once."""
     balance: Literal["round_robin", "least_request", "random"] = "round_robin"
     least_request_choices: int = 2
     connect_timeout_s: float = 5.0
@@ -73,7 +81,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Names are asked for again when an answer's TTL is over, not after `dns_refresh_s`."""
     dns_lookup_family: Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"] = "auto"
     wait_for_warm: bool = True
-    """A start or a reload waits, for a few seconds at most, until each of its names was answered or failed once."""
+    """A start or a reload waits, for a few seconds at most, until each of its names and sources was answered or failed once."""
     alt_stat_name: str = ""
     panic_threshold_percent: float = 50.0
     tcp_keepalive: bool = False
@@ -91,3 +99,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def stat_name(self) -> str:
         """The name in metrics."""
         return self.alt_stat_name or self.name
+
+
+def without_tokens(cluster: Cluster) -> Cluster:
+    """The cluster as it may be shown."""
+    return msgspec.structs.replace(cluster, sources=tuple(map(without_token, cluster.sources))) if cluster.sources else cluster

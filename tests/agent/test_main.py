@@ -24,6 +24,7 @@ from meshproxy.model import (
     AccessLog,
     Cluster,
     Endpoint,
+    EndpointFiles,
     FilterChain,
     HttpConnectionManager,
     Listener,
@@ -142,9 +143,10 @@ def test_it_serves_the_admin_api_and_ends_when_told() -> None:
 
 
 def test_every_metric_that_the_agent_adds_is_explained() -> None:
-    with agent(dns_cluster("web")) as process:
+    found = Cluster(name="other", discovery="found", sources=(EndpointFiles(globs=("/nowhere/*",)),))
+    with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found)) as process:
         process.expect(PutResource)
-        names = {line.partition(":")[0].replace(".web.", ".<name>.") for line in process.get("/stats").text.splitlines()}
+        names = {line.partition(":")[0].replace(".web.", ".<name>.").replace(".other.", ".<name>.") for line in process.get("/stats").text.splitlines()}
 
     cells = {f"server.{row.name}" for row in CATALOGUE[BlockKind.SERVER]}
     unexplained = {name for name in names - cells if "circuit_breakers" not in name and not name.startswith("server.worker_0.")}

@@ -11,8 +11,12 @@ from meshproxy.model import (
     Breakers,
     ChainMatch,
     Cluster,
+    ConsulServer,
+    ConsulService,
     DirectResponse,
+    DnsSrv,
     Endpoint,
+    EndpointFiles,
     FilterChain,
     ForwardAction,
     HeaderMatch,
@@ -33,6 +37,7 @@ from meshproxy.model import (
     RouteTable,
     Snapshot,
     SocketAddress,
+    Source,
     Stats,
     StatsSink,
     StringMatch,
@@ -300,6 +305,16 @@ def managers(draw: st.DrawFn, table: str, envoy: bool) -> HttpConnectionManager:
     )
 
 
+_CONSUL = ConsulServer(address=SocketAddress("consul.example", 8501), scheme="https", token="t", ca_file="/ca.pem")
+SOURCES: list[list[Source]] = [
+    [], [], [],
+    [ConsulService(service="web")],
+    [ConsulService(service="a b", tags=("x", "y"), checks="any", server=_CONSUL), EndpointFiles(globs=("/e/*.yaml",))],
+    [ConsulService(prepared_query="q", poll_s=0.5, consistency="stale", server=ConsulServer(address=PipeAddress("/run/c.sock")))],
+    [DnsSrv(name="_a._tcp.example", refresh_s=9.0, lookup_family="v6_only"), EndpointFiles(globs=("/a/*", "/b"))],
+]
+
+
 @st.composite
 def clusters_of(draw: st.DrawFn, name: str, envoy: bool) -> Cluster:
     named = draw(st.booleans())
@@ -321,10 +336,13 @@ def clusters_of(draw: st.DrawFn, name: str, envoy: bool) -> Cluster:
         max_retries=st.integers(0, 9),
         retry_budget=st.one_of(st.none(), budgets),
     )
+    sources = () if envoy else tuple(draw(st.sampled_from(SOURCES)))
     return Cluster(
         name=name,
-        discovery="strict_dns" if named else "static",
-        endpoints=tuple(draw(st.lists(endpoint, max_size=3))),
+        discovery="found" if sources else "strict_dns" if named else "static",
+        endpoints=() if sources else tuple(draw(st.lists(endpoint, max_size=3))),
+        sources=sources,
+        **({} if envoy else {"keep_last_s": draw(off_or_durations), "debounce_s": draw(off_or_durations)}),
         balance=draw(st.sampled_from(["round_robin", "random"])),
         connect_timeout_s=draw(durations),
         idle_timeout_s=draw(off_or_durations),

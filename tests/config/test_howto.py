@@ -1,4 +1,4 @@
-"""The examples of docs/howto/tls.md are good configurations."""
+"""The examples of docs/howto/tls.md and discovery.md are good configurations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from meshproxy.config.load import load_with_warnings
+from meshproxy.config.native.endpoint_list import parse
 from tests.support.certificates import Authority
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto" / "tls.md"
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "howto"
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (PAGES / "tls.md").read_text(), re.DOTALL)
+*DISCOVERY, ENDPOINTS = re.findall(r"```yaml\n(.*?)```", (PAGES / "discovery.md").read_text(), re.DOTALL)
 CLUSTERS = "\nclusters: {web: [], shop: [], db: []}\n"
 
 
@@ -43,3 +45,14 @@ def test_an_example(example: str, folder: Path) -> None:
     (folder / "f.yaml").write_text(whole(example))
 
     assert load_with_warnings(str(folder / "f.yaml"), {"B_PASSPHRASE": "secret"}).warnings == []
+
+
+@pytest.mark.parametrize("example", DISCOVERY, ids=range(len(DISCOVERY)))
+def test_an_example_of_discovery(example: str, tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text(example)
+
+    assert load_with_warnings(str(tmp_path / "f.yaml"), {}).warnings == []
+
+
+def test_the_example_of_an_endpoint_file() -> None:
+    assert len(parse("e.yaml", ENDPOINTS)) == 3

@@ -7,6 +7,8 @@ from meshproxy.ipc.messages import NodeSettings
 from meshproxy.master.configuration import Change, Configuration, Versions
 from meshproxy.model import (
     Cluster,
+    ConsulServer,
+    ConsulService,
     Endpoint,
     EndpointSet,
     FilterChain,
@@ -84,6 +86,30 @@ def test_found_endpoints_stay_while_their_cluster_is_one_that_is_found() -> None
 
     assert accept(configuration, cluster("a", discovery="strict_dns")).removes == []
     assert accept(configuration, cluster("a", 7)).removes == [(ResourceKind.ENDPOINTS, "a")]
+
+
+def test_sources_that_nobody_watched_yet_are_waited_for() -> None:
+    def found(*names: str, **settings):
+        return cluster("a", discovery="found", sources=tuple(ConsulService(service=name) for name in names), **settings)
+
+    def cold(*clusters) -> list[str]:
+        return configuration.cold(configuration.prepare_all(list(clusters), SETTINGS, Process()).upserts)
+
+    configuration = table()
+    assert cold(found("x")) == ["a"]
+    assert cold(found("x", wait_for_warm=False)) == []
+    accept(configuration, found("x", "y"))
+    configuration.commit(configuration.prepare([endpoints("a", 1)]))
+    assert cold(found("y", balance="random")) == []
+    assert cold(found("y", "z")) == ["a"]
+    assert accept(configuration, found("y")).removes == [], "the endpoints stay"
+
+
+def test_a_token_is_not_shown() -> None:
+    source = ConsulService(service="x", server=ConsulServer(token="hush"))
+    configuration = table(cluster("a", discovery="found", sources=(source,)))
+
+    assert "hush" not in repr(configuration.snapshot())
 
 
 def dns_cluster(*hosts: str, **settings):

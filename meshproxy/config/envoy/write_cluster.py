@@ -7,6 +7,7 @@ from meshproxy.config.envoy.write_messages import Data, address, changed, put, t
 from meshproxy.config.envoy.write_route import duration
 from meshproxy.config.envoy.write_tls import Secrets, upstream
 from meshproxy.model import Breakers, Cluster, Endpoint
+from meshproxy.model.discovery import source_name
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PLAIN_CLUSTER = Cluster(name="")
@@ -17,7 +18,9 @@ _BREAKERS = {"max_connections": "max_connections", "max_pending": "max_pending_r
 def cluster(cluster: Cluster, secrets: Secrets, lost: list[str]) -> Data:
     """A Cluster; what cannot be said in it goes to `lost`."""
     different = set(changed(cluster, _PLAIN_CLUSTER))
-    data: Data = {"name": cluster.name, "type": cluster.discovery.upper()}
+    kind = "STATIC" if cluster.discovery == "found" else cluster.discovery.upper()
+    lost += [f'cluster "{cluster.name}" discovery: Envoy has no source "{source_name(each)}"' for each in cluster.sources]
+    data: Data = {"name": cluster.name, "type": kind}
     put(data, "alt_stat_name", cluster.alt_stat_name)
     if "connect_timeout_s" in different:
         data["connect_timeout"] = duration(cluster.connect_timeout_s)

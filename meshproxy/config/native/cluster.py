@@ -8,6 +8,7 @@ import msgspec
 
 from meshproxy.config import rules
 from meshproxy.config.native.address import Place
+from meshproxy.config.native.discovery import Discovery
 from meshproxy.config.native.http import HTTP2
 from meshproxy.config.native.kinds import Duration, Flag, Fraction, ListOf, Named, Size, Text, Whole, Word
 from meshproxy.config.native.listener_filter import Tlvs
@@ -84,6 +85,11 @@ def _short_cluster(value: Any) -> dict[str, Any] | None:
 def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
     endpoints = values.get("endpoints", ())
     named = [endpoint for endpoint in endpoints if _is_name(endpoint)]
+    if isinstance(sources := values.get("discovery"), tuple):
+        values["discovery"], values["sources"] = "found", sources
+        if endpoints:
+            problems.error((path, "endpoints"), "the endpoints are found by discovery. Remove one of the two settings.")
+            return WRONG
     discovery = values.setdefault("discovery", "strict_dns" if named else "static")
     if discovery == "static" and named:
         problems.error(
@@ -120,7 +126,9 @@ def _split_cluster(written: Secured) -> Values:
     if cluster.tls is not None:
         values["tls"] = (Draft(cluster.tls, cluster.tls.alpn != UPSTREAM_ALPN.get(cluster.protocol, ())), written)
     named = any(map(_is_name, cluster.endpoints))
-    if (cluster.discovery == "strict_dns") == named:
+    if cluster.sources:
+        values["discovery"] = cluster.sources
+    elif (cluster.discovery == "strict_dns") == named:
         del values["discovery"]
     else:
         values["discovery"] = cluster.discovery
@@ -140,12 +148,16 @@ CLUSTER = Section(
         Row("buffer_limit", Size(1024, 1 << 30), "Held for one upstream connection before reading pauses.", "buffer_limit_bytes"),
         Row("breakers", BREAKERS, "Limits for the cluster."),
         Row("high_breakers", BREAKERS, "Limits for routes with `priority: high`."),
-        Row("discovery", Word("static", "strict_dns"), "Where endpoints come from.", default=DERIVED,
+        Row("discovery", Discovery(), "Where endpoints come from.", default=DERIVED,
             shown_default="strict_dns when an endpoint has a name"),
+        Row("keep_last", Duration(zero="not at all"), "How long the last endpoints of a source stay when it fails or has none any more.",
+            "keep_last_s"),
+        Row("debounce", Duration(zero="off"), "The least time between two changes; the first after a quiet time is taken at once.",
+            "debounce_s"),
         Row("dns_refresh", Duration(zero=""), "Time between DNS lookups.", "dns_refresh_s"),
         Row("respect_dns_ttl", Flag(), "Ask again when an answer's TTL is over; `dns_refresh` is for answers without one."),
         Row("dns_lookup_family", Word("auto", "v4_only", "v6_only", "v4_preferred", "all"), "Which addresses are asked for."),
-        Row("wait_for_warm", Flag(), "A start and a reload wait until its names were answered or failed once, 5 s at most."),
+        Row("wait_for_warm", Flag(), "A start and a reload wait until its names and sources were answered or failed once, 5 s at most."),
         Row("stat_name", Text(), "The name in metrics.", "alt_stat_name", shown_default="the cluster's name"),
         Row("panic_threshold", Fraction(0, 100, "percentage"), "With fewer healthy endpoints than this all are used.",
             "panic_threshold_percent"),

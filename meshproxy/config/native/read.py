@@ -12,6 +12,7 @@ import msgspec
 from meshproxy.config import document as documents
 from meshproxy.config.document import Document
 from meshproxy.config.environment import Substitution
+from meshproxy.config.native.discovery import with_server
 from meshproxy.config.native.listener import Entrance
 from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
 from meshproxy.config.native.rows import WRONG
@@ -76,7 +77,7 @@ class _Reading:
         return Snapshot(
             listeners=tuple(listener for listener, _ in listeners),
             route_tables=tuple(tables),
-            clusters=tuple(cluster for cluster, _ in self._clusters),
+            clusters=tuple(with_server(cluster, given.get("consul")) for cluster, _ in self._clusters),
             secrets=self._problems.secrets.all(),
             admin=admin,
             node=given.get("node", Node()),

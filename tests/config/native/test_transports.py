@@ -425,7 +425,7 @@ def test_routes_of_connect_and_grpc() -> None:
     [
         (MATCH, ChainMatch, set()),
         (HTTP2, Http2Settings, set()),
-        (CLUSTER, Cluster, {"name"}),
+        (CLUSTER, Cluster, {"name", "sources"}),
         (LISTENER, Listener, set()),
         (DOWNSTREAM_TLS, DownstreamTls, {"params", "validation"}),
         (UPSTREAM_TLS, UpstreamTls, {"params", "validation"}),

@@ -1,0 +1,77 @@
+"""Where a cluster's endpoints are looked for: sources, of which one cluster may have several."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from meshproxy.model.address import Address, SocketAddress
+
+
+class ConsulServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A Consul agent or server. Files are read again for each connection (`token_file`: for each question)."""
+
+    address: Address = SocketAddress("127.0.0.1", 8500)
+    """The host may be a name."""
+    scheme: Literal["http", "https"] = "http"
+    token: str = ""
+    token_file: str = ""
+    ca_file: str = ""
+    """"" = the system's."""
+    cert_file: str = ""
+    """The client's certificate chain; with `key_file`."""
+    key_file: str = ""
+    server_name: str = ""
+    """The name that its certificate must have; "" = the address's host."""
+
+
+class ConsulService(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="consul"):
+    """The instances of a service in Consul's catalogue, or of a prepared query: exactly one of the two is set."""
+
+    service: str = ""
+    prepared_query: str = ""
+    tags: tuple[str, ...] = ()
+    """An instance must have all of them; not for prepared queries, which have their own."""
+    datacenter: str = ""
+    near: str = ""
+    """A node's name or `_agent`: nearest first."""
+    checks: Literal["passing", "warning", "any"] = "passing"
+    """What an instance's checks may be; with `any` one that is critical comes as an endpoint that is not healthy."""
+    consistency: Literal["default", "stale", "consistent"] = "default"
+    poll_s: float = 5.0
+    """Between executions of a prepared query, which cannot be waited on."""
+    server: ConsulServer | None = None
+    """None = 127.0.0.1:8500."""
+
+
+class DnsSrv(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="dns_srv"):
+    """The targets of an SRV name that have the lowest priority."""
+
+    name: str
+    refresh_s: float = 5.0
+    """After a failure, and after an answer that tells no TTL."""
+    lookup_family: Literal["auto", "v4_only", "v6_only", "v4_preferred", "all"] = "auto"
+
+
+class EndpointFiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="files"):
+    """Lists of endpoints, YAML or JSON, in files by glob patterns."""
+
+    globs: tuple[str, ...]
+
+
+Source = ConsulService | DnsSrv | EndpointFiles
+
+
+def without_token(source: Source) -> Source:
+    """The source as it may be shown."""
+    if isinstance(source, ConsulService) and source.server is not None and source.server.token:
+        return msgspec.structs.replace(source, server=msgspec.structs.replace(source.server, token="[redacted]"))
+    return source
+
+
+def source_name(source: Source) -> str:
+    """For logs and pages: `consul web`, `dns_srv _web._tcp.example`, `files /etc/x/*.yaml`."""
+    if isinstance(source, ConsulService):
+        return f"consul {source.service}" if source.service else f"consul query {source.prepared_query}"
+    return f"dns_srv {source.name}" if isinstance(source, DnsSrv) else f"files {' '.join(source.globs)}"

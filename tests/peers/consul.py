@@ -1,0 +1,131 @@
+"""Consul, a registry: built once by Go into the user's cache, run as a development server on ports of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.peers.h2spec import go
+from tests.peers.process import Peer, PeerFailedError, PeerMissingError, free_ports, peer_environment
+from tests.support.processes import wait_until
+
+VERSION = "1.12.9"
+"""The last that builds from its published module alone."""
+MODULE = f"""module meshproxy/consul
+
+go 1.18
+
+require github.com/hashicorp/consul v{VERSION}
+"""
+SOURCE = """//go:build tools
+
+package tools
+
+import _ "github.com/hashicorp/consul"
+"""
+BUILD_LIMIT_S = 1800
+LEADER_LIMIT_S = 30
+
+
+def program() -> Path:
+    """The built server; raises PeerMissingError when it cannot be had."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshproxy"
+    built = cache / f"consul-{VERSION}" / "consul"
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "consul.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not built.is_file():
+            _build(built)
+    return built
+
+
+def _build(built: Path) -> None:
+    partial = built.parent.with_name(built.parent.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    (partial / "go.mod").write_text(MODULE)
+    (partial / "tools.go").write_text(SOURCE)
+    environment = {**peer_environment(), "GOFLAGS": "-mod=mod -buildvcs=false"}
+    command = [go(), "build", "-ldflags", "-s -w", "-o", "consul", "github.com/hashicorp/consul"]
+    try:
+        done = subprocess.run(command, cwd=partial, env=environment, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeerMissingError(f"consul {VERSION} cannot be built: {error}") from None
+    if done.returncode:
+        raise PeerMissingError(f"consul {VERSION} cannot be built: {done.stderr[-800:]}")
+    shutil.rmtree(built.parent, ignore_errors=True)
+    # Renamed when whole, so that a build that was cut short is not taken for the server.
+    partial.rename(built.parent)
+
+
+class Consul(Peer):
+    """One server, leader of itself. Its state is kept in `directory` over a kill and a start when `keep`.
+    `tls`: CA, certificate and key of an HTTPS port, which asks clients for a certificate."""
+
+    name = "consul"
+    MANAGEMENT = "5ae9cb1b-6b0d-4d3c-9fd3-0d0dc6cf52a7"
+    """The token that may everything, with ACLs."""
+
+    def __init__(self, directory: Path, *, acl: bool = False, keep: bool = False, tls: tuple[Path, Path, Path] | None = None) -> None:
+        super().__init__(directory)
+        self.binary = program()
+        self.port, self.https_port, *self._others = free_ports(7)
+        self.acl = acl
+        self.keep = keep
+        settings: dict[str, Any] = {"disable_update_check": True, "performance": {"raft_multiplier": 1}}
+        if acl:
+            settings["acl"] = {"enabled": True, "default_policy": "deny", "tokens": {"initial_management": self.MANAGEMENT}}
+        if tls is not None:
+            ca, cert, key = map(str, tls)
+            settings["ports"] = {"https": self.https_port}
+            settings["tls"] = {"https": {"ca_file": ca, "cert_file": cert, "key_file": key, "verify_incoming": True}}
+        (directory / "consul.json").write_text(json.dumps(settings))
+
+    def command(self) -> list[str]:
+        mode = ["-server", "-bootstrap-expect", "1", "-data-dir", str(self.directory / "data")] if self.keep else ["-dev"]
+        names = ["-http-port", "-dns-port", "-grpc-port", "-server-port", "-serf-lan-port", "-serf-wan-port"]
+        ports = [text for name, port in zip(names, [self.port, *self._others], strict=True) for text in (name, str(port))]
+        return [
+            str(self.binary), "agent", *mode, "-node", "test", "-bind", "127.0.0.1", "-client", "127.0.0.1", *ports,
+            "-log-level", "warn", "-config-file", "consul.json",
+        ]  # fmt: skip
+
+    def ports(self) -> list[int]:
+        return [self.port]
+
+    def wait_ready(self) -> None:
+        super().wait_ready()
+        if not wait_until(self._leads, LEADER_LIMIT_S, self.pid):
+            raise PeerFailedError(f"consul has no leader:\n{self.output()[-2000:]}")
+
+    def _leads(self) -> bool:
+        try:
+            return len(self.ask("GET", "/v1/status/leader")) > 2 and len(self.ask("GET", "/v1/catalog/nodes")) > 0
+        except (OSError, AssertionError, http.client.HTTPException):
+            return False
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One request with the management token; the JSON of the answer, None for none."""
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            link.request(method, path, None if body is None else json.dumps(body), {"X-Consul-Token": self.MANAGEMENT} if self.acl else {})
+            answer = link.getresponse()
+            text = answer.read()
+        finally:
+            link.close()
+        assert answer.status == 200, f"{method} {path}: {answer.status} {text!r}"
+        return json.loads(text) if text[:1] in (b"{", b"[", b'"') else None
+
+    def register(self, service: str, port: int, *, id: str = "", **more: Any) -> None:
+        """A service of this agent, without a check unless `more` has one."""
+        body = {"Name": service, "ID": id or f"{service}-{port}", "Address": "127.0.0.1", "Port": port, **more}
+        self.ask("PUT", "/v1/agent/service/register", body)
+
+    def deregister(self, id: str) -> None:
+        self.ask("PUT", f"/v1/agent/service/deregister/{id}")
