@@ -146,7 +146,8 @@ def test_every_metric_that_the_agent_adds_is_explained() -> None:
     found = Cluster(name="other", discovery="found", sources=(EndpointFiles(globs=("/nowhere/*",)),))
     with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found)) as process:
         process.expect(PutResource)
-        names = {line.partition(":")[0].replace(".web.", ".<name>.").replace(".other.", ".<name>.") for line in process.get("/stats").text.splitlines()}
+        lines = process.get("/stats").text.splitlines()
+        names = {re.sub(r"\.(web|other)\.", ".<name>.", line.partition(":")[0]) for line in lines}
 
     cells = {f"server.{row.name}" for row in CATALOGUE[BlockKind.SERVER]}
     unexplained = {name for name in names - cells if "circuit_breakers" not in name and not name.startswith("server.worker_0.")}
