@@ -102,7 +102,7 @@ def configuration(port: int, tls_port: int, admin_port: int, origin_port: int, a
     return {
         "admin": f"127.0.0.1:{admin_port}",
         "listeners": [
-            {"name": "plain", "address": f"127.0.0.1:{port}", "routes": routes, "request_headers_timeout": "1s"},
+            {"name": "plain", "address": f"127.0.0.1:{port}", "routes": routes, "http": {"request_headers_timeout": "1s"}},
             {"name": "tls", "address": f"127.0.0.1:{tls_port}", "tls": {"cert": str(chain), "key": str(key)}, "to": "origin"},
         ],
         "clusters": {"origin": [f"127.0.0.1:{origin_port}"], "attacked": [f"127.0.0.1:{attacked_port}"]},
