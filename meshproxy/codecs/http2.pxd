@@ -20,14 +20,14 @@ cdef enum:
 
 # What `step` says.
 cdef enum:
-    HTTP2_MORE = 0                       # all was consumed
-    HTTP2_HEAD                           # `stream`, `head`, `bytes`, `ends`; with `refusal` an ERROR_* of HTTP/1: no head was readable, answer it so
-    HTTP2_DATA                           # `stream`, `data`, `data_length` (may be 0), `ends`
-    HTTP2_TRAILERS                       # `stream`, `data`, `data_length`: lines of "name: value\r\n"; the peer's last of this stream
-    HTTP2_TOLD                           # `stream`: it is `closed` (`error_code`; by a reset of either side, or the peer's GOAWAY), or `drained`
-    HTTP2_GOAWAY                         # `last_stream_id`, `error_code`: no new streams here; those above it were not begun
-    HTTP2_SETTINGS                       # `max_peer_streams` may have changed
-    HTTP2_PONG                           # the answer to `ping`
+    EVENT_MORE = 0                       # all was consumed
+    EVENT_HEAD                           # `stream`, `head`, `bytes`, `ends`; with `refusal` an ERROR_* of HTTP/1: no head was readable, answer it so
+    EVENT_DATA                           # `stream`, `data`, `data_length` (may be 0), `ends`
+    EVENT_TRAILERS                       # `stream`, `data`, `data_length`: lines of "name: value\r\n"; the peer's last of this stream
+    EVENT_TOLD                           # `stream`: it is `closed` (`error_code`; by a reset of either side, or the peer's GOAWAY), or `drained`
+    EVENT_GOAWAY                         # `last_stream_id`, `error_code`: no new streams here; those above it were not begun
+    EVENT_SETTINGS                       # `max_peer_streams` may have changed
+    EVENT_PONG                           # the answer to `ping`
 
 # Counters, in the order of the rows `http2.*` of the catalogue.
 cdef enum:
@@ -178,7 +178,7 @@ cdef class Http2Session:
     cdef int step(self, const char *data, size_t length, size_t *consumed) noexcept
     # The peer may send as much again as was told of this stream.
     cdef void consume(self, StreamState *s) noexcept
-    # Outside of `step`: the next stream to be told as HTTP2_TOLD says; NULL = no more.
+    # Outside of `step`: the next stream to be told as EVENT_TOLD says; NULL = no more.
     cdef StreamState *take_told(self) noexcept
 
     # -- writing

@@ -187,7 +187,7 @@ cdef class Http2Session:
                 if self.header_got < 9:
                     break
                 self.header_got = 0
-                self.event = HTTP2_MORE
+                self.event = EVENT_MORE
                 if not inspect(self, self.header) or not self.feed(self.header, 9):
                     break
                 if self.frame_left and at < length:
@@ -198,14 +198,14 @@ cdef class Http2Session:
                 at += part
                 if self.front_got < self.front_wanted and not look(self, <const uint8_t *>data + at - part, part):
                     break
-                self.event = HTTP2_MORE
+                self.event = EVENT_MORE
                 if not self.feed(<const uint8_t *>data + at - part, part):
                     break
             consumed[0] = at
-            if self.after_feed() != HTTP2_MORE:
+            if self.after_feed() != EVENT_MORE:
                 return self.event
         consumed[0] = length
-        return HTTP2_MORE
+        return EVENT_MORE
 
     cdef size_t take_preface(self, const char *data, size_t length) noexcept:
         cdef size_t part = length if length < 24 - self.preface_got else 24 - self.preface_got
@@ -235,15 +235,15 @@ cdef class Http2Session:
             s = <StreamState *>nghttp2_session_get_stream_user_data(self.ng, self.frame_stream)
             if s != NULL and not s.reset and not s.closed:
                 self.messaging_failed(s)         # more or less data than content-length says
-        if self.event == HTTP2_MORE and self.told != NULL:
+        if self.event == EVENT_MORE and self.told != NULL:
             return self.tell_next()
         return self.event
 
     cdef int tell_next(self) noexcept:
         self.stream = self.take_told()
         self.error_code = self.stream.error_code
-        self.event = HTTP2_TOLD
-        return HTTP2_TOLD
+        self.event = EVENT_TOLD
+        return EVENT_TOLD
 
     cdef void tell(self, StreamState *s) noexcept:
         if not s.in_told:

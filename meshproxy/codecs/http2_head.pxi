@@ -208,7 +208,7 @@ cdef void finish_head(Http2Session self, StreamState *s, bint ends) noexcept:
         self.messaging_failed(s)
         return
     s.received_end = ends
-    self.event = HTTP2_HEAD
+    self.event = EVENT_HEAD
 
 
 cdef void settle_head(Http2Session self, StreamState *s, HeadText *text, bint ends) noexcept:
@@ -237,4 +237,4 @@ cdef void finish_trailers(Http2Session self, StreamState *s) noexcept:
     if s.owner != NULL:
         self.data = self.bytes
         self.data_length = text.length
-        self.event = HTTP2_TRAILERS
+        self.event = EVENT_TRAILERS

@@ -55,7 +55,7 @@ cdef class Connection:
             while True:
                 event = self.session.step(block + at, len(data) - at, &used)
                 at += used
-                if event == HTTP2_MORE:
+                if event == EVENT_MORE:
                     return events
                 events.append(self.told(event))
         finally:
@@ -64,22 +64,22 @@ cdef class Connection:
     cdef object told(self, int event):
         cdef Http2Session x = self.session
         cdef StreamState *s = x.stream
-        if event == HTTP2_HEAD:
+        if event == EVENT_HEAD:
             self.own(s)
             if x.refusal:
                 return "refused", s.id, x.refusal
             return "head", s.id, x.bytes[:x.head.length], x.head.body, x.head.content_length, bool(x.ends)
-        if event == HTTP2_DATA:
+        if event == EVENT_DATA:
             if self.eager:
                 x.consume(s)
             return "data", s.id, x.data[:x.data_length] if x.data_length else b"", bool(x.ends)
-        if event == HTTP2_TRAILERS:
+        if event == EVENT_TRAILERS:
             return "trailers", s.id, x.data[:x.data_length]
-        if event == HTTP2_TOLD:
+        if event == EVENT_TOLD:
             return self.told_of(s)
-        if event == HTTP2_GOAWAY:
+        if event == EVENT_GOAWAY:
             return "goaway", x.last_stream_id, x.error_code
-        if event == HTTP2_SETTINGS:
+        if event == EVENT_SETTINGS:
             return "settings", x.max_peer_streams
         return ("pong",)
 

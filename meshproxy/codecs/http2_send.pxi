@@ -284,14 +284,14 @@ cdef int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *session
     elif frame.hd.type == NGHTTP2_SETTINGS:
         if not frame.hd.flags & NGHTTP2_FLAG_ACK:
             self.max_peer_streams = nghttp2_session_get_remote_settings(ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
-            self.event = HTTP2_SETTINGS
+            self.event = EVENT_SETTINGS
     elif frame.hd.type == NGHTTP2_PING:
         if frame.hd.flags & NGHTTP2_FLAG_ACK:
-            self.event = HTTP2_PONG
+            self.event = EVENT_PONG
     elif frame.hd.type == NGHTTP2_GOAWAY:
         self.last_stream_id = frame.goaway.last_stream_id
         self.error_code = frame.goaway.error_code
-        self.event = HTTP2_GOAWAY
+        self.event = EVENT_GOAWAY
     elif frame.hd.type == NGHTTP2_RST_STREAM:
         self.counts[COUNT_RX_RESET] += 1
         if frame.rst_stream.error_code == NGHTTP2_REFUSED_STREAM:
@@ -303,8 +303,8 @@ cdef int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *session
 
 
 cdef void take_data(Http2Session self, StreamState *s, const uint8_t *data, size_t length) noexcept:
-    if self.event != HTTP2_DATA:                 # the end comes after the data, in the same event
-        self.event = HTTP2_DATA
+    if self.event != EVENT_DATA:                 # the end comes after the data, in the same event
+        self.event = EVENT_DATA
         self.stream = s
         self.ends = False
         self.data = <const char *>data

@@ -45,6 +45,8 @@ cdef class DownstreamStream(Protocol):
     cdef void abort(self, Exchange exchange) except *
     # The exchange is over: the stream gives it back to its pool.
     cdef void finish(self, Exchange exchange) except *
+    # A header's name has an underscore: it was dropped, or its request refused.
+    cdef void count_underscores(self, bint rejected) noexcept
     cdef void describe(self, Facts *facts) noexcept
 
 cdef class UpstreamStream(Protocol):

@@ -121,6 +121,7 @@ cdef class Exchange(Actor):
             field = &self.head.fields[i]
             for j in range(field.name_length):
                 if self.bytes[field.name_at + j] == b'_':
+                    self.downstream.count_underscores(self.config.underscores == 1)
                     if self.config.underscores == 1:
                         return True
                     field.hop_by_hop = 1

@@ -31,6 +31,9 @@ cdef class DownstreamStream:
     cdef void finish(self, Exchange exchange) except *:
         pass
 
+    cdef void count_underscores(self, bint rejected) noexcept:
+        pass
+
     cdef void describe(self, Facts *facts) noexcept:
         pass
 

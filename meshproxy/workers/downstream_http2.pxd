@@ -6,6 +6,7 @@ from meshproxy.codecs.http2 cimport Http2Options, Http2Session, StreamState
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport DownstreamStream, Exchange, HttpConfig
 from meshproxy.proxy.runtime cimport Protocol
+from meshproxy.workers.http2_settings cimport Pings
 from meshproxy.workers.http2_writer cimport Http2Writer
 from meshproxy.workers.http_chain cimport HttpChain, HttpStarter
 from meshproxy.workers.loop cimport Loop
@@ -16,7 +17,8 @@ cdef class Http2Starter(HttpStarter):
     cdef list free                       # of Http2Stream
     cdef HttpConfig config               # the one that `options` was made of
     cdef Http2Options options
-    cdef int64_t ping_interval_ms, ping_jitter_ms, ping_timeout_ms, drain_ms
+    cdef Pings pings
+    cdef int64_t drain_ms
     cdef void take_settings(self, HttpConfig config) except *
 
 cdef class DownstreamHttp2(Protocol):

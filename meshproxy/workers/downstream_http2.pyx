@@ -13,20 +13,16 @@ from meshproxy.codecs.nghttp2 cimport NGHTTP2_CANCEL, NGHTTP2_INTERNAL_ERROR
 from meshproxy.proxy.lines cimport lines_add, lines_raw, lines_reserve
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE
-# By name: the cells have a HTTP2_TRAILERS, too.
-from meshproxy.scoreboard.cells cimport (
-    HTTP_DOWNSTREAM_CX_ACTIVE, HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT, HTTP_DOWNSTREAM_CX_DRAIN_CLOSE, HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE,
-    HTTP_DOWNSTREAM_CX_HTTP2_TOTAL, HTTP_DOWNSTREAM_CX_IDLE_TIMEOUT, HTTP_DOWNSTREAM_CX_MAX_DURATION_REACHED,
-    HTTP_DOWNSTREAM_CX_MAX_REQUESTS_REACHED, HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR, HTTP_DOWNSTREAM_CX_RX_BYTES_TOTAL,
-    HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED, HTTP_DOWNSTREAM_CX_TX_BYTES_TOTAL, HTTP_DOWNSTREAM_RQ_HEADER_TIMEOUT,
-    HTTP_DOWNSTREAM_RQ_HTTP2_TOTAL, HTTP_DOWNSTREAM_RQ_TOO_MANY_PREMATURE_RESETS,
-)
+from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.connection_log cimport describe_addresses
 from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.http2_settings cimport pings_of, take_options
 from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
+
+from meshproxy.proxy.exchange import milliseconds
 
 cdef enum:
     FREE_STREAMS = 1024
@@ -73,27 +69,12 @@ cdef class Http2Starter(HttpStarter):
         cdef Http2Options *options = &self.options
         model = config.model.http2
         self.config = config
-        options.max_concurrent_streams = model.max_concurrent_streams
-        options.stream_window = model.initial_stream_window_bytes
-        options.connection_window = model.initial_connection_window_bytes
-        options.hpack_table = model.hpack_table_bytes
-        options.max_frame = model.max_frame_bytes
+        take_options(options, model)
         options.allow_connect = model.allow_connect
-        options.stream_error_on_invalid_message = model.stream_error_on_invalid_message
-        options.max_outbound_frames = model.max_outbound_frames
-        options.max_control_frames = model.max_outbound_control_frames
-        options.max_empty_frames = model.max_consecutive_empty_frames
-        options.max_priority_frames = model.max_priority_frames_per_stream
-        options.max_window_updates = model.max_window_updates_per_data_frame
-        options.max_resets_per_minute = model.max_resets_per_minute
         options.head_bytes = config.max_head_bytes
         options.headers = min(<int64_t>config.max_headers, MAX_FIELDS)
-        self.drain_ms = int(config.model.drain_timeout_s * 1000)
-        self.ping_interval_ms = self.ping_jitter_ms = self.ping_timeout_ms = 0
-        if model.keep_alive is not None:
-            self.ping_interval_ms = int(model.keep_alive.interval_s * 1000)
-            self.ping_jitter_ms = int(self.ping_interval_ms * model.keep_alive.interval_jitter_percent / 100)
-            self.ping_timeout_ms = int(model.keep_alive.timeout_s * 1000)
+        self.drain_ms = milliseconds(config.model.drain_timeout_s)
+        self.pings = pings_of(model)
 
 
 cdef class DownstreamHttp2(Protocol):
@@ -206,7 +187,7 @@ cdef class DownstreamHttp2(Protocol):
             event = session.step(data, length, &used)
             data += used
             length -= used
-            if event == HTTP2_MORE:
+            if event == EVENT_MORE:
                 break
             self.handle(event)
             if self.transport.fd < 0:
@@ -222,18 +203,18 @@ cdef class DownstreamHttp2(Protocol):
     cdef void handle(self, int event) except *:
         cdef Http2Session session = self.session
         cdef Exchange exchange
-        if event == HTTP2_HEAD:
+        if event == EVENT_HEAD:
             self.take_head()
-        elif event == HTTP2_DATA:
+        elif event == EVENT_DATA:
             self.take_data()
-        elif event == HTTP2_TRAILERS:
+        elif event == EVENT_TRAILERS:
             exchange = (<Http2Stream>session.stream.owner).exchange
             exchange.on_request_end(session.data, session.data_length)
-        elif event == HTTP2_TOLD:
+        elif event == EVENT_TOLD:
             self.tell(session.stream)
-        elif event == HTTP2_PONG:
+        elif event == EVENT_PONG:
             self.on_pong()
-        elif event == HTTP2_GOAWAY:
+        elif event == EVENT_GOAWAY:
             self.client_leaves = True
 
     cdef void take_head(self) except *:
@@ -388,10 +369,10 @@ cdef class DownstreamHttp2(Protocol):
 
     cdef void next_ping(self) noexcept:
         cdef Http2Starter starter = self.starter
-        if starter.ping_interval_ms:
-            self.ping_at = self.loop.now_ms + starter.ping_interval_ms
-            if starter.ping_jitter_ms:
-                self.ping_at += self.loop.random() % <uint64_t>(starter.ping_jitter_ms + 1)
+        if starter.pings.interval_ms:
+            self.ping_at = self.loop.now_ms + starter.pings.interval_ms
+            if starter.pings.jitter_ms:
+                self.ping_at += self.loop.random() % <uint64_t>(starter.pings.jitter_ms + 1)
 
     cdef void on_pong(self) except *:
         if self.draining:
@@ -425,7 +406,7 @@ cdef class DownstreamHttp2(Protocol):
             self.check_unsent(now_ms)
         elif self.ping_at and now_ms >= self.ping_at:
             self.ping_at = 0
-            self.pong_at = now_ms + self.starter.ping_timeout_ms
+            self.pong_at = now_ms + self.starter.pings.timeout_ms
             self.session.ping()
             self.writer.touch()
         if self.transport.fd >= 0 and not self.leaving:
@@ -577,6 +558,9 @@ cdef class Http2Stream(DownstreamStream):
             connection.rest()
             if connection.gone_away or connection.client_leaves:
                 connection.loop.make_ready(connection.transport)
+
+    cdef void count_underscores(self, bint rejected) noexcept:
+        self.connection.session.counts[COUNT_REJECTED_WITH_UNDERSCORES if rejected else COUNT_DROPPED_HEADERS_WITH_UNDERSCORES] += 1
 
     cdef void describe(self, Facts *facts) noexcept:
         describe_addresses(self.info, facts)

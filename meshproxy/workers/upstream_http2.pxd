@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 from meshproxy.codecs.http1 cimport Head
 from meshproxy.codecs.http2 cimport Http2Options, Http2Session, StreamState
 from meshproxy.proxy.exchange cimport Exchange, UpstreamStream
+from meshproxy.workers.http2_settings cimport Pings
 from meshproxy.workers.http2_writer cimport Http2Writer
 from meshproxy.workers.pool cimport Dialer, UpstreamConnection
 
@@ -11,7 +12,7 @@ cdef class Http2Dialer(Dialer):
     """A cluster's settings for HTTP/2, where its counters are, and streams that rest."""
     cdef Http2Options options
     cdef int64_t *counts                 # the CLUSTER_HTTP2 block
-    cdef int64_t ping_interval_ms, ping_jitter_ms, ping_timeout_ms, ping_idle_ms      # 0 = never
+    cdef Pings pings
     cdef list free
     cdef Http2UpstreamStream take(self, UpstreamHttp2 connection)
     cdef void give(self, Http2UpstreamStream stream) except *

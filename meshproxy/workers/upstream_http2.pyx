@@ -11,14 +11,11 @@ from meshproxy.proxy.lines cimport lines_add, lines_find, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.retry cimport retry_refused, retry_stale
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
-from meshproxy.scoreboard.cells cimport (
-    CLUSTER_UPSTREAM_CX_CLOSE_NOTIFY, CLUSTER_UPSTREAM_CX_HTTP2_TOTAL, CLUSTER_UPSTREAM_CX_IDLE_TIMEOUT, CLUSTER_UPSTREAM_CX_PROTOCOL_ERROR,
-)
+from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
+from meshproxy.workers.http2_settings cimport pings_of, take_options
 from meshproxy.workers.pool cimport HostPool
-
-from meshproxy.proxy.exchange import milliseconds
 
 cdef enum:
     FREE_STREAMS = 1024
@@ -33,27 +30,10 @@ cdef class Http2Dialer(Dialer):
         """`model` is the cluster's; `cell`: where its CLUSTER_HTTP2 block begins."""
         cdef Http2Options *options = &self.options
         settings = model.http2
-        default_options(options)
-        options.max_concurrent_streams = settings.max_concurrent_streams
-        options.stream_window = settings.initial_stream_window_bytes
-        options.connection_window = settings.initial_connection_window_bytes
-        options.hpack_table = settings.hpack_table_bytes
-        options.max_frame = settings.max_frame_bytes
-        options.stream_error_on_invalid_message = settings.stream_error_on_invalid_message
-        options.max_outbound_frames = settings.max_outbound_frames
-        options.max_control_frames = settings.max_outbound_control_frames
-        options.max_empty_frames = settings.max_consecutive_empty_frames
-        options.max_priority_frames = settings.max_priority_frames_per_stream
-        options.max_window_updates = settings.max_window_updates_per_data_frame
-        options.max_resets_per_minute = settings.max_resets_per_minute
+        take_options(options, settings)
         options.head_bytes = RESPONSE_HEAD_BYTES
         options.headers = model.max_response_headers
-        alive = settings.keep_alive
-        if alive is not None:
-            self.ping_timeout_ms = milliseconds(alive.timeout_s)
-            self.ping_interval_ms = milliseconds(alive.interval_s)
-            self.ping_jitter_ms = int(self.ping_interval_ms * alive.interval_jitter_percent / 100)
-            self.ping_idle_ms = milliseconds(alive.idle_interval_s)
+        self.pings = pings_of(settings)
         self.counts = region.page(slot) + cell
         self.streams = settings.max_concurrent_streams
         self.free = []
@@ -256,9 +236,9 @@ cdef class UpstreamHttp2(UpstreamConnection):
     cdef int64_t next_ping_ms(self) noexcept:
         """With jitter, so that the connections of a fleet do not ping as one."""
         cdef Http2Dialer dialer = self.dialer
-        if not dialer.ping_interval_ms:
+        if not dialer.pings.interval_ms:
             return 0
-        return self.loop.now_ms + dialer.ping_interval_ms + (<int64_t>(self.loop.random() >> 1) % dialer.ping_jitter_ms if dialer.ping_jitter_ms else 0)
+        return self.loop.now_ms + dialer.pings.interval_ms + (<int64_t>(self.loop.random() >> 1) % dialer.pings.jitter_ms if dialer.pings.jitter_ms else 0)
 
     cdef bint is_busy(self) noexcept:
         return self.active > 0
@@ -310,7 +290,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
 
     cdef void attach(self, Exchange exchange) except *:
         cdef Http2UpstreamStream stream = self.dialer.take(self)
-        if self.active == 0 and self.dialer.ping_idle_ms and self.loop.now_ms - self.idle_since_ms >= self.dialer.ping_idle_ms:
+        if self.active == 0 and self.dialer.pings.idle_ms and self.loop.now_ms - self.idle_since_ms >= self.dialer.pings.idle_ms:
             self.ping()
         self.count_begin(exchange)
         self.active += 1
@@ -346,7 +326,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
         session.backlog = self.transport.queue != NULL
         while self.transport.fd >= 0:
             event = session.step(data, length, &used)
-            if event == HTTP2_MORE:
+            if event == EVENT_MORE:
                 break
             data += used
             length -= used
@@ -356,23 +336,23 @@ cdef class UpstreamHttp2(UpstreamConnection):
     cdef void handle(self, int event) except *:
         cdef Http2Session session = self.session
         cdef Http2UpstreamStream stream
-        if event == HTTP2_SETTINGS:
+        if event == EVENT_SETTINGS:
             self.on_settings()
-        elif event == HTTP2_GOAWAY:
+        elif event == EVENT_GOAWAY:
             self.on_goaway(session.last_stream_id)
-        elif event == HTTP2_PONG:
+        elif event == EVENT_PONG:
             self.pong_by_ms = 0
             self.ping_at_ms = self.next_ping_ms()
             self.arm()
         elif session.stream.owner != NULL:
             stream = <Http2UpstreamStream>session.stream.owner
-            if event == HTTP2_HEAD:
+            if event == EVENT_HEAD:
                 stream.on_head(session.bytes, session.head, session.ends)
-            elif event == HTTP2_DATA:
+            elif event == EVENT_DATA:
                 stream.on_body(session.data, session.data_length, session.ends)
-            elif event == HTTP2_TRAILERS:
+            elif event == EVENT_TRAILERS:
                 stream.finish(session.data, session.data_length)
-            elif event == HTTP2_TOLD:
+            elif event == EVENT_TOLD:
                 stream.on_told()
 
     cdef void after_reading(self) except *:
@@ -479,7 +459,7 @@ cdef class UpstreamHttp2(UpstreamConnection):
         self.session.ping()
         self.writer.touch()
         if not self.pong_by_ms:
-            self.pong_by_ms = self.loop.now_ms + self.dialer.ping_timeout_ms
+            self.pong_by_ms = self.loop.now_ms + self.dialer.pings.timeout_ms
             self.arm()
 
     cdef void arm(self) noexcept:

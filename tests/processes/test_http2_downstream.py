@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -614,6 +615,29 @@ def test_an_idle_stream_costs_little(node_of, on_envoy: bool) -> None:
             before = pss_bytes(workers)
             with opened(node.port_of("ingress"), count):
                 assert (pss_bytes(workers) - before) / count <= 6 * 1024
+
+
+@pytest.mark.parametrize(
+    ("action", "counted", "times"),
+    [("drop", "dropped_headers_with_underscores", 2), ("reject", "requests_rejected_with_underscores_in_headers", 1)],
+)
+def test_underscores_are_counted(node_of, mesh: Mesh, on_envoy: bool, action: str, counted: str, times: int) -> None:
+    """Each field that was dropped, each request that was refused."""
+    if on_envoy:
+        pytest.skip("in our own words")
+    node = node_of(f"""
+admin: 127.0.0.1:0
+listeners:
+- {{name: ingress, address: 127.0.0.1:0, http: {{underscores_in_headers: {action}}}, routes: [{{prefix: /, to: origin}}]}}
+clusters: {{origin: ["127.0.0.1:{mesh.origin.port}"]}}
+""", workers=1)
+    with Http2Client(node.port_of("ingress")) as client:
+        client.request(1, [("x_a", "1"), ("_", "2"), ("x-b", "3")])
+        assert dict(client.message(1).headers)[":status"] == {"drop": "200", "reject": "400"}[action]
+
+    with urllib.request.urlopen(f"http://{node.status()['admin']}/stats?filter=underscores", timeout=LIMIT_S) as answer:
+        counts = dict(line.split(": ") for line in answer.read().decode().splitlines())
+    assert {name: int(count) for name, count in counts.items() if count != "0"} == {f"http2.{counted}": times}
 
 
 # -- others' clients
