@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -60,8 +61,8 @@ def _attacked(directory: Path, name: str, seconds: float) -> Attacked:
     port, tls_port, admin_port = free_ports(3)
     directory.mkdir(parents=True)
     chain, key = Authority().issue("mesh.test").write(directory, "server")
-    with Origin(directory / "origin", cpus.driver) as origin:
-        config = configuration(port, tls_port, admin_port, origin.port, chain, key)
+    with Origin(directory / "origin", cpus.driver) as origin, Origin(directory / "attacked", cpus.driver) as attacked:
+        config = configuration(port, tls_port, admin_port, origin.port, attacked.port, chain, key)
         through = Paced(directory / "through", port, CONNECTIONS, RATE_PER_S, cpus=cpus.driver)
         direct = Paced(directory / "direct", origin.port, DIRECT_CONNECTIONS, DIRECT_RATE_PER_S, cpus=cpus.driver)
         with Node(directory / "node", config, cpus=cpus.proxy) as node:
@@ -73,6 +74,7 @@ def _attacked(directory: Path, name: str, seconds: float) -> Attacked:
                     [sys.executable, "-m", "bench.attackers", name, str(port), str(tls_port), str(SHARE)],
                     cwd=ROOT, stdout=subprocess.PIPE, env=peer_environment(),
                 )  # fmt: skip
+                os.sched_setaffinity(attacker.pid, cpus.driver)
                 try:
                     began = time.monotonic()
                     time.sleep(seconds)
@@ -91,15 +93,19 @@ def _attacked(directory: Path, name: str, seconds: float) -> Attacked:
     )  # fmt: skip
 
 
-def configuration(port: int, tls_port: int, admin_port: int, origin_port: int, chain: Path, key: Path) -> dict:
-    """HTTP/1 and HTTP/2 on one port, TLS on the other, nothing set that has a default."""
+def configuration(port: int, tls_port: int, admin_port: int, origin_port: int, attacked_port: int, chain: Path, key: Path) -> dict:
+    """HTTP/1 and HTTP/2 on one port, TLS on the other, nothing set that has a default but the time for a head: it is off by default.
+
+    Large bodies, which slow readers ask for, come from an origin of their own: what it costs an origin to make them is not the node's.
+    """
+    routes = [{"prefix": "/1m", "to": "attacked"}, {"prefix": "/", "to": "origin"}]
     return {
         "admin": f"127.0.0.1:{admin_port}",
         "listeners": [
-            {"name": "plain", "address": f"127.0.0.1:{port}", "to": "origin"},
+            {"name": "plain", "address": f"127.0.0.1:{port}", "routes": routes, "http": {"request_headers_timeout": "1s"}},
             {"name": "tls", "address": f"127.0.0.1:{tls_port}", "tls": {"cert": str(chain), "key": str(key)}, "to": "origin"},
         ],
-        "clusters": {"origin": [f"127.0.0.1:{origin_port}"]},
+        "clusters": {"origin": [f"127.0.0.1:{origin_port}"], "attacked": [f"127.0.0.1:{attacked_port}"]},
     }
 
 

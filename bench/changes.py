@@ -79,7 +79,7 @@ def _follow_upgrade(scene: Steady) -> None:
     """Until the old master is gone."""
     old = scene.node.process
     assert old is not None
-    scene.node.follow_upgrade()
+    scene.node.heir = int(json.loads(ControlClient(str(scene.node.control)).order("status"))["pid"])
     old.wait(UPGRADE_LIMIT_S)
 
 

@@ -23,6 +23,7 @@ from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
 from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.view import NodeView
+from meshproxy import priority
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
@@ -45,6 +46,7 @@ class Agent:
     """One object for the process. Its parts do the work; what is here is who hears what."""
 
     def __init__(self, boot: AgentBoot) -> None:
+        self._idle = boot.idle
         self.view = NodeView.of(boot)
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
@@ -73,6 +75,8 @@ class Agent:
             self._start(part)
         if self.admin is not None:
             self.admin.start()
+        if self._idle:
+            priority.come_back()
         self.link.send(Ready(version=self.view.version))
         self._tell_warm()
         try:

@@ -53,6 +53,8 @@ class WorkerBoot(msgspec.Struct, kw_only=True, gc=False):
     """What the workers' TLS session tickets are sealed from: a client may resume at any of them, also after an upgrade."""
     crash_fd: int
     """Where the report of a death goes; the master reads it afterwards. Not to be closed."""
+    idle: bool = False
+    """It is born with what nobody else wants of the processors, and ends that before it is ready (`meshproxy.priority`)."""
 
 
 class AgentBoot(msgspec.Struct, kw_only=True, gc=False):
@@ -68,3 +70,5 @@ class AgentBoot(msgspec.Struct, kw_only=True, gc=False):
     """A listening socket (TCP or UNIX) for the admin API, -1 = none is configured."""
     state: NodeState
     crash_fd: int = -1
+    idle: bool = False
+    """As a worker's."""

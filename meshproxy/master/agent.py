@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshproxy import priority
 from meshproxy.clock import monotonic_s
 from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import AgentBoot
@@ -33,10 +34,16 @@ class AgentKeeper:
     _crash_fd: int = -1
     _ours: str = ""
     _warm: str = ""
+    _idle: bool = False
+    """The present one gives way to others until it is ready."""
 
     def start_due(self, now_s: float) -> None:
         for _ in self.node.agents.due(now_s):
             self._start(now_s)
+        slot = self.node.agent
+        if self._idle and now_s - slot.started_s >= self.node.command.patience.idle_agent_s:
+            self._idle = False
+            priority.lift(slot.pid)
 
     def is_warm(self, version: str) -> bool:
         """Whether what DNS says of a version's clusters has been told once."""
@@ -79,6 +86,7 @@ class AgentKeeper:
             self.node.loop.forget(self.channel)
             self.channel.close()
             self.channel = None
+        self._idle = False
         expected = returncode == 0 and slot.state is State.DRAINING
         slot.last_death = "" if expected else deaths.explain(returncode, self._ours)
         self.node.agents.died(slot, monotonic_s(), returncode)
@@ -106,8 +114,10 @@ class AgentKeeper:
         )
         keep = [channel_fd, node.region.fd] + ([node.admin_fd] if node.admin_fd >= 0 else [])
         self._ours = ""
+        self._idle, node.idle = node.idle, False
+        boot.idle = self._idle
         try:
-            pid = fork("meshproxy: agent", node.command.entries.agent, boot, keep, self._crash_fd)
+            pid = fork("meshproxy: agent", node.command.entries.agent, boot, keep, self._crash_fd, idle=self._idle)
         finally:
             os.close(channel_fd)
         node.agents.started(node.agent, pid, now_s)
@@ -132,6 +142,7 @@ class AgentKeeper:
 
     def _on_message(self, message: Message, channel: Channel) -> None:
         if isinstance(message, Ready) and self.node.agent.state is State.STARTING:
+            self._idle = False
             self.node.agents.ready(self.node.agent, monotonic_s())
             self.tell_state()
         elif isinstance(message, Order):

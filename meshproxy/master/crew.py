@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from meshproxy import priority
 from meshproxy.clock import monotonic_s
 from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import WorkerBoot
@@ -64,10 +65,12 @@ class Crew:
         boot = WorkerBoot(
             slot=slot.number, slots=node.region.slots, generation=slot.generation + 1, channel_fd=channel_fd, region=node.region,
             version=node.configuration.version, resources=node.configuration.resources(), sockets=[socket for socket, _ in sockets],
-            fds=fds, process=node.configuration.process, ticket_root=node.ticket_root, crash_fd=crash_fd,
+            fds=fds, process=node.configuration.process, ticket_root=node.ticket_root, crash_fd=crash_fd, idle=node.idle,
         )
+        keep = [channel_fd, node.region.fd, *fds]
         try:
-            pid = fork(f"meshproxy: worker {slot.number}", node.command.entries.worker, boot, [channel_fd, node.region.fd, *fds], crash_fd)
+            # A master that gives way has children that do.
+            pid = fork(f"meshproxy: worker {slot.number}", node.command.entries.worker, boot, keep, crash_fd)
         finally:
             os.close(channel_fd)
         node.region.set_pid(slot.number, pid)
@@ -82,6 +85,11 @@ class Crew:
         if slot.number not in self._crash_fds:
             self._crash_fds[slot.number] = os.memfd_create(f"meshproxy-crash-{slot.number}")
         return self._crash_fds[slot.number]
+
+    def lift(self) -> None:
+        """Those that still give way to others do so no longer."""
+        for pid in self.workers:
+            priority.lift(pid)
 
     # ---- talk ----
 

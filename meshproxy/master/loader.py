@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 from collections.abc import Mapping
 
 import msgspec
 
+from meshproxy import priority
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.ipc.messages import NodeSettings
 from meshproxy.master.signals import become_deaf
@@ -19,6 +21,8 @@ from meshproxy.model.snapshot import resources_of
 LIMIT_S = 60.0
 """10,000 routes take about a second; a file system that hangs takes for ever."""
 READ_BYTES = 1 << 20
+LOOK_MS = 50
+"""Between looks whether a first load still gives way to others."""
 
 
 class Loaded(msgspec.Struct, tag=True):
@@ -86,11 +90,18 @@ class Loader:
 
 
 def load_now(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:
-    """The first configuration, before there is a loop."""
+    """The first configuration, before there is a loop. When this process gives way to others, its loader does, for as long as it does."""
+    lenient = priority.is_idle()
     loader = Loader(entry, path, env, 0)
+    poll = select.poll()
+    poll.register(loader, select.POLLIN)
     result = None
     while result is None:
-        result = loader.read()
+        if poll.poll(LOOK_MS):
+            result = loader.read()
+        elif lenient and not priority.is_idle():
+            lenient = False
+            priority.lift(loader.pid)
     os.waitpid(loader.pid, 0)
     return result
 
@@ -100,7 +111,7 @@ def _be_loader(entry: str, path: str, env: Mapping[str, str], write_end: int, id
     code = 1
     try:
         if idle:
-            _give_way()
+            priority.give_way()
         close_others({0, 1, 2, write_end})
         become_deaf()
         # Nothing is freed here before the exit, so collecting is only lost time: 2 s of 3.5 for a large file.
@@ -115,15 +126,6 @@ def _be_loader(entry: str, path: str, env: Mapping[str, str], write_end: int, id
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(code)
-
-
-def _give_way() -> None:
-    """A nice value would not do: a worker that wakes beside a nice process still waits for the scheduler's tick, which is 4 ms."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except OSError:
-        # A sandbox that forbids it costs latency, not the reload.
-        pass
 
 
 def _load(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import setproctitle
 
 import meshproxy
+from meshproxy import priority
 from meshproxy.clock import monotonic_s, unix_s
 from meshproxy.errors import BindError, ConfigError, ControlError, MeshproxyError
 from meshproxy.ipc.boot import ExitCode
@@ -111,6 +112,8 @@ class Master:
         self.ending: Ending | None = None
         self.was_ready = False
         self.told_live = False
+        self.lenient = node.idle
+        """This process still gives way to others."""
         self.scale.begin(start.lanes)
         self.warming = Warming(node, self.keeper, start.cold)
         self.watchdog_due_s = 0.0
@@ -138,6 +141,7 @@ class Master:
     # ---- each turn ----
 
     def tick(self, now_s: float) -> None:
+        self._follow_lift()
         if self.warming.is_over(now_s):
             self.crew.start_due(now_s)
         self.keeper.start_due(now_s)
@@ -201,6 +205,18 @@ class Master:
             if known:
                 self.keeper.tell_state()
 
+    def _follow_lift(self) -> None:
+        """A former master had no patience with one that gives way to others: then its workers do so no longer, too."""
+        if self.lenient and not priority.is_idle():
+            self.lenient = False
+            self.crew.lift()
+
+    def _come_back(self) -> None:
+        """Before something depends on this process."""
+        if self.lenient:
+            priority.come_back()
+            self._follow_lift()
+
     # ---- what the workers do ----
 
     def _on_ready(self, worker: Worker) -> None:
@@ -211,6 +227,7 @@ class Master:
             self.keeper.start_due(monotonic_s())
         if not self.was_ready and all(slot.state is State.READY for slot in node.workers):
             self.was_ready = True
+            self._come_back()
             if self.former is not None and not node.owner:
                 self.former.send(Ready(version=node.configuration.version))
             else:
@@ -324,6 +341,7 @@ class Master:
 
     def _take_over(self) -> None:
         node = self.node
+        self._come_back()
         node.owner = True
         node.region.draining = False
         self.control.open()

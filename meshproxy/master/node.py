@@ -70,6 +70,8 @@ class Node:
     """As the configuration has it; `admin_address` has the port that the kernel picked."""
     owner: bool = True
     """False in a new master before it has taken over: another one steers, answers orders and speaks to systemd."""
+    idle: bool = False
+    """A new master's processes start with what nobody else wants of the processors, so that an upgrade is not noticed."""
     draining: bool = False
     """The node ends, or has handed over."""
     started_s: float = field(default_factory=monotonic_s)

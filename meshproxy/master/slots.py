@@ -44,6 +44,10 @@ class Patience:
     """For the first answers to names of clusters, at a start or a reload. As long as a resolver waits before it asks another server."""
     idle_load_s: float = 3.0
     """For a reload's loader that gets only what no other process wants of the processors. A large configuration needs a second of one."""
+    idle_start_s: float = 3.0
+    """The same for a new master and its workers at an upgrade, which need half a second of one."""
+    idle_agent_s: float = 1.0
+    """The same for its agent: nobody empties the rings of records meanwhile."""
     report_s: float = 1.0
     """Between the signal that makes a hung child write its report and the one that ends it."""
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 
 import setproctitle
 
+from meshproxy import priority
 from meshproxy.ipc.boot import ExitCode
 from meshproxy.master import privileges
 from meshproxy.master.signals import become_deaf
@@ -27,10 +28,11 @@ SETTLE_LIMIT_S = 1.0
 """A child that gets no processor for so long must not hold the master up: its lateness is found like any other's."""
 
 
-def fork(title: str, entry: str, boot: object, keep: Iterable[int], crash_fd: int) -> int:
+def fork(title: str, entry: str, boot: object, keep: Iterable[int], crash_fd: int, *, idle: bool = False) -> int:
     """The pid of a child that runs `entry(boot)` and exits with what it returns. It keeps 0, 1, 2, `crash_fd` and `keep` open.
 
     When this returns, the child has its title and has closed what is not its own, so no socket of a sibling is open there any more.
+    `idle`: from then on it runs only while nobody else wants the processor, until the entry ends that.
     """
     _check_alone()
     # What lives now lives long: out of the collector's way, so that a collection in a child does not copy the shared pages.
@@ -47,6 +49,8 @@ def fork(title: str, entry: str, boot: object, keep: Iterable[int], crash_fd: in
         become_deaf()
         setproctitle.setproctitle(title)
         os.close(settling)
+        if idle:
+            priority.give_way()
         faulthandler.enable(crash_fd, all_threads=True)
         run = resolve(entry)
         privileges.drop_all()

@@ -8,6 +8,7 @@ import resource
 from dataclasses import dataclass, replace
 
 import meshproxy
+from meshproxy import priority
 from meshproxy.errors import ConfigError, MeshproxyError
 from meshproxy.ipc.control_path import control_path
 from meshproxy.master import admin_socket, privileges
@@ -50,6 +51,7 @@ def prepare(
 ) -> Start:
     """Raises ConfigError, BindError, ControlError or another MeshproxyError; nothing is left behind then."""
     _raise_fd_limit()
+    priority.allow_return()
     loaded = load_now(command.entries.loader, command.config_path, command.env)
     if isinstance(loaded, Refused):
         raise ConfigError(loaded.problems)
@@ -68,6 +70,10 @@ def prepare(
         cold = _configure(node, loaded, legacy)
         if legacy is None:
             write_pid_file(node)
+        if node.idle and who.uid >= 0 and not priority.is_open_to_all():
+            # Another user than before, to whom the way back from idle priority is closed.
+            priority.come_back()
+            node.idle = False
         _drop(node, who)
     except MeshproxyError:
         if legacy is None:
@@ -101,7 +107,7 @@ def _node(
         configuration=Configuration(allocator, Versions(legacy.configuration if legacy else 0)),
         retirement=Retirement(allocator.reclaim), notifier=Notifier(command.env, os.getpid()), control_path=path, who=who,
         ticket_root=legacy.ticket_root if legacy and legacy.ticket_root else os.urandom(TICKET_ROOT_BYTES),
-        owner=legacy is None, restart_epoch=legacy.restart_epoch + 1 if legacy else 0, pid=os.getpid(),
+        owner=legacy is None, idle=bool(legacy and legacy.idle), restart_epoch=legacy.restart_epoch + 1 if legacy else 0, pid=os.getpid(),
         workers=SlotTable(replace(command.patience, hung_s=loaded.process.worker_hung_s)), agents=SlotTable(command.patience),
     )
     node.agents.slots.append(node.agent)

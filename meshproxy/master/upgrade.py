@@ -4,6 +4,10 @@
     new: Ready                                     ->  old: stop the agent (only one may read the rings), MAINPID to systemd
     old: Yours                                     ->  new: start the agent, answer orders; old: drain, exit
 
+A start costs a second of a processor, and the old workers serve meanwhile: so the new master and its children take only what nobody else
+wants of the processors until they are ready, or until that has taken too long. Where they could not come back from there (`priority`), they
+start as equals.
+
 A new master that ends, refuses or is not ready in time is dropped, and the old one goes on as if nothing had been. What is inherited is
 described in a memfd, with the descriptors' numbers; the variable MESHPROXY_UPGRADE has the numbers of that memfd and of the line between
 the two.
@@ -20,6 +24,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from meshproxy import priority
 from meshproxy.clock import monotonic_s
 from meshproxy.errors import FrameError, MeshproxyError
 from meshproxy.ipc.channel import Channel
@@ -69,6 +74,8 @@ class Inheritance(msgspec.Struct, kw_only=True):
     """What the agent has found, so that no cluster is empty until it is found again."""
     since_unix_s: float
     ticket_root: bytes = b""
+    idle: bool = False
+    """The new master and its children give way to all others until they are ready."""
 
 
 _decoder = msgspec.msgpack.Decoder(Ready | Answer | Yours)
@@ -109,6 +116,8 @@ class Upgrader:
     pid: int = 0
     _channel: Channel | None = None
     _deadline_s: float = 0.0
+    _lift_s: float = 0.0
+    """When the new master has waited long enough for idle processors."""
     _failed: list[str] = field(default_factory=list)
     _ready: bool = False
     _killed: bool = False
@@ -132,6 +141,9 @@ class Upgrader:
                 self._hand_over()
         elif now_s >= self._deadline_s:
             self._drop(f"it was not ready within {LIMIT_S:g} s", now_s)
+        elif now_s >= self._lift_s:
+            # It lifts its children.
+            priority.lift(self.pid)
 
     def bury(self, pid: int, returncode: int) -> bool:
         """A child has ended; False if it is not the new master."""
@@ -150,17 +162,19 @@ class Upgrader:
     def _start(self) -> None:
         node = self.node
         state = self.inheritance()
+        state.idle = priority.may_give_way()
         state_fd = os.memfd_create("meshproxy-upgrade")
         os.write(state_fd, msgspec.msgpack.encode(state))
         os.lseek(state_fd, 0, os.SEEK_SET)
         ours, theirs = socket.socketpair()
         self._channel = Channel(ours, decoder=_decoder)
         self._deadline_s = monotonic_s() + LIMIT_S
+        self._lift_s = monotonic_s() + node.command.patience.idle_start_s
         inherit = [state_fd, theirs.fileno(), *_fds_of(state)]
         env = _environment(node.command.env, f"{state_fd},{theirs.fileno()}")
         self.pid = os.fork()
         if self.pid == 0:
-            _become(node.command.argv, env, node.command.directory, inherit)
+            _become(node.command.argv, env, node.command.directory, inherit, state.idle)
         os.close(state_fd)
         theirs.close()
         node.loop.watch(self._channel, self._hear)
@@ -235,9 +249,11 @@ def _environment(env: Mapping[str, str], handed: str) -> dict[str, str]:
     return {**{name: value for name, value in env.items() if name != "WATCHDOG_PID"}, VARIABLE: handed}
 
 
-def _become(argv: list[str], env: dict[str, str], directory: str, inherit: list[int]) -> None:
+def _become(argv: list[str], env: dict[str, str], directory: str, inherit: list[int], idle: bool) -> None:
     """The new master, in the forked child. Never returns."""
     try:
+        if idle:
+            priority.give_way()
         os.chdir(directory)
         for fd in inherit:
             os.set_inheritable(fd, True)

@@ -13,6 +13,7 @@ from gevent import get_hub, spawn
 from gevent.event import Event
 from gevent.queue import Queue
 
+from meshproxy import priority
 from meshproxy.clock import monotonic_s
 from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
@@ -93,6 +94,8 @@ class Worker:
         self.readable.start(self.on_readable)
         self.writable = self.hub.loop.io(self.channel.fileno(), WRITE)
         self.configurer = spawn(self.configure_forever)
+        if self.boot.idle:
+            priority.come_back()
         self.boot.region.set_state(self.boot.slot, SLOT_STATES.index("READY"))
         self.send(Ready(version=self.boot.version))
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from meshproxy import priority
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.ipc.boot import AgentBoot, WorkerBoot
 from meshproxy.ipc.channel import Channel
@@ -106,6 +107,8 @@ class StubWorker:
             os.kill(os.getpid(), signal.SIGSEGV)
         if self.has("slow"):
             time.sleep(3600)
+        if self.boot.idle:
+            priority.come_back()
         self.boot.region.add_cell(self.boot.slot, 0, 1)
         self.channel.send(Ready(version=self.version))
         while True:
@@ -214,6 +217,8 @@ def run_agent(boot: AgentBoot) -> int:
     order to the master. A configuration is warm at once, or when endpoints of each cluster whose name begins with `cold` were put."""
     channel = Channel.from_fd(boot.channel_fd)
     admin = socket.socket(fileno=boot.admin_fd) if boot.admin_fd >= 0 else None
+    if boot.idle:
+        priority.come_back()
     channel.send(Ready(version=boot.version))
     version, cold = boot.version, _cold(boot.resources)
     if not cold:

@@ -1,18 +1,21 @@
 """A new master in the place of the old one: nobody is refused, and one that fails is as if it had never been."""
 
+import contextlib
 import os
+import resource
 import signal
 import socket
 
 import msgspec
 import pytest
 
+from meshproxy import priority
 from meshproxy.ipc.client import connect as connect_control
 from meshproxy.ipc.client import converse
 from meshproxy.ipc.messages import Directory, Order
 from meshproxy.model import PipeAddress
 from meshproxy.scoreboard.region import Region
-from tests.master.node import connect, listener, load, say, snapshot
+from tests.master.node import connect, listener, load, say, snapshot, wait_for
 from tests.master.test_main import wait_said
 
 pytestmark = pytest.mark.process
@@ -228,3 +231,38 @@ def test_another_number_of_workers_comes_with_an_upgrade(start) -> None:
     with load(node.port()):
         assert node.ask("upgrade").ok
         node.wait_status(lambda seen: [row["state"] for row in seen["workers"]] == ["READY"])
+
+
+@pytest.mark.skipif(not priority.may_give_way(), reason="there is no way back from idle priority here")
+def test_a_new_master_and_its_workers_give_way_until_patience_ends(start) -> None:
+    node = start(snapshot(listener("a")), options=("idle_start_s=2",)).ready()
+    node.write(snapshot(listener("a"), clusters=("slow",)))
+    channel = connect_control(node.control)
+    channel.send(Order(verb="upgrade"))
+    workers = [int(node.wait_line(f"worker started slot={slot}").split("pid=")[1].split()[0]) for slot in (2, 3)]
+    pids = [parent_of(workers[0]), *workers]
+
+    assert policies(pids) == [os.SCHED_IDLE] * 3
+    wait_for(lambda: policies(pids), lambda seen: seen == [os.SCHED_OTHER] * 3)
+    channel.close()
+    os.kill(pids[0], signal.SIGTERM)
+    node.wait_line("upgrade failed")
+
+
+@pytest.mark.parametrize("limit", [0, 20])
+def test_all_are_equals_after_an_upgrade(start, limit: int) -> None:
+    """With the way back from idle priority open by the limit, and without."""
+    def limited() -> None:
+        with contextlib.suppress(ValueError):
+            resource.setrlimit(resource.RLIMIT_NICE, (limit, limit))
+
+    node = start(snapshot(listener("a")), preexec_fn=limited).ready()
+    assert node.ask("upgrade").ok
+    status = node.wait_status(lambda seen: seen["agent"] and seen["agent"]["state"] == "READY")
+
+    assert policies([status["pid"], status["agent"]["pid"], *(row["pid"] for row in status["workers"])]) == [os.SCHED_OTHER] * 4
+    assert node.process.wait(20) == 0
+
+
+def policies(pids: list[int]) -> list[int]:
+    return [os.sched_getscheduler(pid) for pid in pids]

@@ -13,6 +13,7 @@ from tests.peers import bootstrap
 from tests.processes import meshes
 from tests.support.load import Load
 from tests.support.origin import Origin
+from tests.support.processes import tree_of
 from tests.support.wire import Client, ask, get
 
 CONNECTIONS = 40
@@ -219,6 +220,8 @@ def test_an_upgrade_fails_nothing(node_of, origin: Origin) -> None:
     assert node.pid != before["pid"]
     assert node.process.wait(30) == 0, "the old master goes when its workers have drained"
     assert ask(port, get("/")).status == 200
+    node.wait_status(lambda seen: seen["agent"] and seen["agent"]["state"] == "READY")
+    assert [os.sched_getscheduler(pid) for pid in tree_of(node.pid)] == [os.SCHED_OTHER] * 4
 
 
 @pytest.mark.timeout(120)
