@@ -106,9 +106,6 @@ class SlotTable:
     def __iter__(self) -> Iterator[Slot]:
         return iter(self.slots)
 
-    def by_pid(self, pid: int) -> Slot | None:
-        return next((slot for slot in self.slots if slot.pid == pid), None)
-
     def in_state(self, *states: State) -> list[Slot]:
         return [slot for slot in self.slots if slot.state in states]
 

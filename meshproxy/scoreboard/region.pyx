@@ -280,7 +280,7 @@ cdef class Region:
     def read_cells(self, int64_t first, int64_t count) -> array.array:
         """An array("q") of `count` sums over all slots. Each is exact for some moment of the call; together they are no snapshot."""
         self._check_cells(first, count)
-        cdef c_array.array sums = c_array.clone(_CELLS, count, True)
+        cdef c_array.array sums = c_array.clone(_CELLS, count, count > 0)
         cdef int slot
         for slot in range(min(self.slots, load_acquire(&self.node().slots_started))):
             self._add_cells(slot, first, count, <int64_t *>sums.data.as_voidptr)
@@ -290,7 +290,7 @@ cdef class Region:
         """The same of one slot."""
         self._check(slot)
         self._check_cells(first, count)
-        cdef c_array.array cells = c_array.clone(_CELLS, count, True)
+        cdef c_array.array cells = c_array.clone(_CELLS, count, count > 0)
         self._add_cells(slot, first, count, <int64_t *>cells.data.as_voidptr)
         return cells
 

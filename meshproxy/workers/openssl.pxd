@@ -14,7 +14,6 @@ cdef extern from "<openssl/ssl.h>":
     ctypedef struct X509_NAME
     ctypedef struct X509_STORE
     ctypedef struct X509_STORE_CTX
-    ctypedef struct X509_VERIFY_PARAM
     ctypedef struct EVP_PKEY
     ctypedef struct EVP_CIPHER
     ctypedef struct EVP_CIPHER_CTX
@@ -28,11 +27,9 @@ cdef extern from "<openssl/ssl.h>":
     ctypedef struct BIO
     ctypedef struct BIO_METHOD
     ctypedef struct ENGINE
-    ctypedef struct ASN1_OCTET_STRING
     ctypedef struct X509_PUBKEY
     ctypedef struct X509Stack "STACK_OF(X509)"
     ctypedef struct X509NameStack "STACK_OF(X509_NAME)"
-    ctypedef struct CipherStack "STACK_OF(SSL_CIPHER)"
     ctypedef struct OSSL_PARAM:
         const char *key
 
@@ -75,7 +72,6 @@ cdef extern from "<openssl/ssl.h>":
     int SSL_CTX_set_tlsext_ticket_key_evp_cb(
         SSL_CTX *ctx, int (*callback)(SSL *, unsigned char *, unsigned char *, EVP_CIPHER_CTX *, EVP_MAC_CTX *, int) noexcept)
     void SSL_CTX_set_keylog_callback(SSL_CTX *ctx, void (*callback)(const SSL *, const char *) noexcept)
-    void SSL_CTX_set_msg_callback(SSL_CTX *ctx, void (*callback)(int, int, int, const void *, size_t, SSL *, void *) noexcept)
     SSL_CTX *SSL_set_SSL_CTX(SSL *ssl, SSL_CTX *ctx)
 
     SSL *SSL_new(SSL_CTX *ctx)
@@ -92,7 +88,6 @@ cdef extern from "<openssl/ssl.h>":
     int SSL_get_shutdown(const SSL *ssl)
     int SSL_get_error(const SSL *ssl, int result)
     int SSL_has_pending(const SSL *ssl)
-    int SSL_in_init(const SSL *ssl)
     int SSL_set_app_data(SSL *ssl, void *data)
     void *SSL_get_app_data(const SSL *ssl)
     void SSL_set_msg_callback_arg(SSL *ssl, void *arg)
@@ -117,12 +112,10 @@ cdef extern from "<openssl/ssl.h>":
     long SSL_get_negotiated_group(SSL *ssl)
     int SSL_get_peer_signature_type_nid(const SSL *ssl, int *nid)
     int SSL_get_peer_signature_nid(SSL *ssl, int *nid)
-    int SSL_in_before(const SSL *ssl)
     void SSL_SESSION_free(SSL_SESSION *session)
     int SSL_SESSION_up_ref(SSL_SESSION *session)
     const unsigned char *SSL_SESSION_get_id(const SSL_SESSION *session, unsigned int *length)
     int SSL_SESSION_get_protocol_version(const SSL_SESSION *session)
-    int SSL_SESSION_is_resumable(const SSL_SESSION *session)
     int SSL_select_next_proto(
         unsigned char **out, unsigned char *out_length, const unsigned char *server, unsigned int server_length,
         const unsigned char *client, unsigned int client_length)
@@ -131,20 +124,19 @@ cdef extern from "<openssl/ssl.h>":
     uint64_t SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_COMPRESSION, SSL_OP_CIPHER_SERVER_PREFERENCE, SSL_OP_PRIORITIZE_CHACHA, SSL_OP_NO_TICKET
     int SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     long SSL_SESS_CACHE_OFF, SSL_SESS_CACHE_SERVER, SSL_SESS_CACHE_CLIENT, SSL_SESS_CACHE_NO_INTERNAL
-    int SSL_ERROR_NONE, SSL_ERROR_SSL, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_SYSCALL, SSL_ERROR_ZERO_RETURN
+    int SSL_ERROR_NONE, SSL_ERROR_WANT_READ, SSL_ERROR_ZERO_RETURN
     int SSL_SENT_SHUTDOWN, SSL_RECEIVED_SHUTDOWN
     int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_NOACK, SSL_TLSEXT_ERR_ALERT_FATAL
     int TLSEXT_NAMETYPE_host_name, OPENSSL_NPN_NEGOTIATED
     int TLS1_VERSION, TLS1_1_VERSION, TLS1_2_VERSION, TLS1_3_VERSION
     int SSL3_RT_HANDSHAKE, SSL3_RT_ALERT, SSL3_MT_KEY_UPDATE, SSL_AD_NO_RENEGOTIATION, SSL_AD_REASON_OFFSET
     int SSL_R_HTTP_REQUEST, SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_UNKNOWN_PROTOCOL, SSL_R_WRONG_SSL_VERSION, SSL_R_VERSION_TOO_LOW
-    int SSL_R_WRONG_VERSION_NUMBER, SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_KEY_SHARE, SSL_R_NO_SUITABLE_GROUPS
+    int SSL_R_NO_SHARED_CIPHER, SSL_R_NO_SUITABLE_KEY_SHARE, SSL_R_NO_SUITABLE_GROUPS
     int SSL_R_NO_SHARED_SIGNATURE_ALGORITHMS, SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM, SSL_R_NO_SHARED_GROUPS, SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE
-    int SSL_R_CERTIFICATE_VERIFY_FAILED, SSL_R_NO_PROTOCOLS_AVAILABLE, SSL_R_INVALID_STATUS_RESPONSE, SSL_R_CLIENTHELLO_TLSEXT
+    int SSL_R_CERTIFICATE_VERIFY_FAILED, SSL_R_NO_PROTOCOLS_AVAILABLE
 
 cdef extern from "<openssl/err.h>":
     void ERR_clear_error()
-    unsigned long ERR_peek_error()
     unsigned long ERR_peek_last_error()
     const char *ERR_reason_error_string(unsigned long error)
     int ERR_GET_REASON(unsigned long error)
@@ -156,13 +148,10 @@ cdef extern from "<openssl/bio.h>":
     BIO *BIO_new(const BIO_METHOD *method)
     const BIO_METHOD *BIO_s_mem()
     int BIO_free(BIO *bio)
-    int BIO_up_ref(BIO *bio)
-    int BIO_read(BIO *bio, void *into, int room)
     long BIO_get_mem_data(BIO *bio, char **at)
 
 cdef extern from "<openssl/pem.h>":
     ctypedef int pem_password_cb(char *, int, int, void *) noexcept
-    X509 *PEM_read_bio_X509(BIO *bio, X509 **out, pem_password_cb *callback, void *arg)
     X509 *PEM_read_bio_X509_AUX(BIO *bio, X509 **out, pem_password_cb *callback, void *arg)
     X509_CRL *PEM_read_bio_X509_CRL(BIO *bio, X509_CRL **out, pem_password_cb *callback, void *arg)
     EVP_PKEY *PEM_read_bio_PrivateKey(BIO *bio, EVP_PKEY **out, pem_password_cb *callback, void *arg)
@@ -188,7 +177,6 @@ cdef extern from "<openssl/x509v3.h>":
     void *GENERAL_NAME_get0_value(const GENERAL_NAME *name, int *type)
     int GEN_DNS, GEN_URI, GEN_EMAIL, GEN_IPADD, GEN_OTHERNAME
     uint32_t X509_get_key_usage(X509 *x)
-    uint32_t X509_get_extension_flags(X509 *x)
     uint32_t KU_DIGITAL_SIGNATURE, KU_KEY_ENCIPHERMENT
 
 cdef extern from "<openssl/x509.h>":
@@ -212,7 +200,6 @@ cdef extern from "<openssl/x509.h>":
     ASN1_INTEGER *X509_get_serialNumber(X509 *x)
     const ASN1_TIME *X509_get0_notBefore(const X509 *x)
     const ASN1_TIME *X509_get0_notAfter(const X509 *x)
-    int X509_cmp_current_time(const ASN1_TIME *when)
     int X509_digest(const X509 *x, const EVP_MD *digest, unsigned char *out, unsigned int *length)
     X509_PUBKEY *X509_get_X509_PUBKEY(const X509 *x)
     int i2d_X509_PUBKEY(X509_PUBKEY *key, unsigned char **out)
