@@ -25,7 +25,7 @@ from meshproxy.model.connection_filters import (
     TcpProxy,
     TlsInspector,
 )
-from meshproxy.model.discovery import ConsulServer, ConsulService, DnsSrv, EndpointFiles, Source
+from meshproxy.model.discovery import ConsulNode, ConsulRegistration, ConsulServer, ConsulService, DnsSrv, EndpointFiles, Source
 from meshproxy.model.http2 import Http2Settings, KeepAlive
 from meshproxy.model.listener import (
     ChainMatch,
@@ -71,7 +71,7 @@ from meshproxy.model.tls import (
 
 __all__ = [
     "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConnectionFilter",
-    "ConnectionLimit", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Echo", "Endpoint",
+    "ConnectionLimit", "ConsulNode", "ConsulRegistration", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Echo", "Endpoint",
     "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcStats", "GrpcWeb", "HeaderMatch",
     "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive", "KeyLog", "Listener",
     "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch", "PeerValidation",
