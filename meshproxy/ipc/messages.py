@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model import Admin, Node, Process, Resource, ResourceKind, Stats
+from meshproxy.model import Admin, Dynamic, Node, Process, Resource, ResourceKind, Stats
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
@@ -59,6 +59,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     stats: Stats
     admin: Admin | None = None
     log_level: str = "info"
+    dynamic: Dynamic = Dynamic()
 
 
 class Applied(Message, kw_only=True):

@@ -18,6 +18,7 @@ from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, R
 from meshproxy.model.cluster import without_tokens
 from meshproxy.model.snapshot import as_written, pack, unpack
 from meshproxy.model.tls import without_keys
+from meshproxy.model.xds import shown
 from meshproxy.scoreboard.blocks import BlockAllocator
 
 Key = tuple[ResourceKind, str]
@@ -128,7 +129,7 @@ class Configuration:
             listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
             clusters=tuple(map(without_tokens, of[ResourceKind.CLUSTER])), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
-            log_level=self.settings.log_level,
+            log_level=self.settings.log_level, dynamic=shown(self.settings.dynamic),
         )
 
     # ---- changing ----
