@@ -38,7 +38,7 @@ class Instance(NamedTuple):
 
     def stale(self, checks: set[str]) -> set[str]:
         """Those of `checks` that are of a former registration of ours."""
-        return {each for each in checks if each.startswith(f"{self.id}:") and each.rpartition(":")[2] in ("ttl", "ready", "tcp")} - self.check_ids
+        return {check_id(self.id, kind) for kind in ("ttl", "ready", "tcp")} & checks - self.check_ids
 
 
 def check_id(instance: str, kind: str) -> str:

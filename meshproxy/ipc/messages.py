@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model import Admin, ConsulNode, Node, Process, Resource, ResourceKind, Stats
+from meshproxy.model import Admin, ConsulNode, Dynamic, Node, Process, Resource, ResourceKind, Stats
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
@@ -60,6 +60,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Admin | None = None
     log_level: str = "info"
     consul: ConsulNode | None = None
+    dynamic: Dynamic = Dynamic()
 
 
 class Applied(Message, kw_only=True):
@@ -261,5 +262,6 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Warm | Order | Answer | AskReport | Report | Leave | Left
+    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState
+    | PutResource | Warm | Order | Answer | AskReport | Report | Leave | Left
 )

@@ -19,6 +19,7 @@ from meshproxy.model.cluster import without_tokens
 from meshproxy.model.discovery import node_without_token
 from meshproxy.model.snapshot import as_written, pack, unpack
 from meshproxy.model.tls import without_keys
+from meshproxy.model.xds import shown
 from meshproxy.scoreboard.blocks import BlockAllocator
 
 Key = tuple[ResourceKind, str]
@@ -129,7 +130,7 @@ class Configuration:
             listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
             clusters=tuple(map(without_tokens, of[ResourceKind.CLUSTER])), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
-            consul=node_without_token(self.settings.consul), log_level=self.settings.log_level,
+            log_level=self.settings.log_level, dynamic=shown(self.settings.dynamic), consul=node_without_token(self.settings.consul),
         )
 
     # ---- changing ----

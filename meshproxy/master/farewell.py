@@ -1,4 +1,4 @@
-"""Registries hear that the node goes before anybody is turned away: the agent tells them, and what is to end waits for that, not for long."""
+"""Registries hear that the node goes before anybody is turned away: the agent tells them, and what is to end waits a little for that."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ def test_an_instance_is_where_its_listener_is() -> None:
     assert made().body == {
         "ID": "web-vm-7", "Name": "web", "Address": "10.0.0.5", "Port": 8080, "Tags": [], "Meta": {},
         "Weights": {"Passing": 1, "Warning": 1},
-        "Checks": [{"CheckID": "web-vm-7:ttl", "Name": "meshproxy serves", "TTL": "30000ms", "DeregisterCriticalServiceAfter": "3600000ms"}],
+        "Checks": [{"CheckID": "web-vm-7:ttl", "Name": "meshproxy serves", "TTL": "30000ms",
+                    "DeregisterCriticalServiceAfter": "3600000ms"}],
     }  # fmt: skip
     assert made(address="web.example", port=80).address == "web.example:80"
     assert made(id="x").ttl_check == "x:ttl"
@@ -52,7 +53,8 @@ def test_what_consul_has_is_compared() -> None:
         "Weights": {"Passing": 1, "Warning": 1}, "ContentHash": "x",
     }  # fmt: skip
     assert differs(had, wanted) == ""
-    for field, value in {"Service": "x", "Address": "", "Port": 1, "Tags": [], "Meta": {"a": "b"}, "Weights": {"Passing": 2, "Warning": 1}}.items():
+    others = {"Service": "x", "Address": "", "Port": 1, "Tags": [], "Meta": {"a": "b"}, "Weights": {"Passing": 2, "Warning": 1}}
+    for field, value in others.items():
         assert differs({**had, field: value}, wanted) == field
 
 

@@ -29,8 +29,8 @@ def test_short_and_long_forms() -> None:
     server = ConsulServer(address=SocketAddress("consul.example", 8501))
     assert consul_of("'consul.example:8501'") == ConsulNode(server=server)
     assert consul_of("{register: web}") == ConsulNode(services=(ConsulRegistration(service="web", listener="in"),))
-    long = "{address: 'consul.example:8501', register: [{service: web, id: a, tags: [x, y], meta: {v: 2, ok: true}, weight: 3}, {service: b, port: 9}]}"
-    assert consul_of(long) == ConsulNode(
+    web = "{service: web, id: a, tags: [x, y], meta: {v: 2, ok: true}, weight: 3}"
+    assert consul_of(f"{{address: 'consul.example:8501', register: [{web}, {{service: b, port: 9}}]}}") == ConsulNode(
         server=server, services=(
             ConsulRegistration(service="web", listener="in", id="a", tags=("x", "y"), meta={"v": "2", "ok": "true"}, weight=3),
             ConsulRegistration(service="b", port=9),
@@ -66,7 +66,8 @@ def test_there_must_be_a_port_to_tell() -> None:
 
 
 def test_a_plan_names_what_changes_and_no_token() -> None:
-    one, other = read(f"consul: {{token: a, register: web}}\n{LISTENERS}")[0], read(f"consul: {{token: b, register: [web, x]}}\n{LISTENERS}")[0]
+    texts = "{token: a, register: web}", "{token: b, register: [web, x]}"
+    one, other = (read(f"consul: {text}\n{LISTENERS}")[0] for text in texts)
     text = text_of(plan(one, other))
 
     assert "change setting consul" in text
