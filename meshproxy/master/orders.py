@@ -72,7 +72,7 @@ class Orders:
             self.reloader.ask(lambda errors, body: None)
 
     def upgrade(self) -> None:
-        if self._is_leaving() or self.reloader.busy:
+        if self._is_leaving() or self.reloader.reloading:
             self.node.journal.warning("upgrade refused", error=self._why_not())
         else:
             self.upgrader.ask(lambda errors: None)
@@ -87,7 +87,7 @@ class Orders:
         self.reloader.ask(lambda errors, body: channel.send(Answer(id=order.id, ok=not errors, errors=errors, body=body)))
 
     def _upgrade(self, order: Order, channel: Channel) -> None:
-        if self._is_leaving() or self.reloader.busy:
+        if self._is_leaving() or self.reloader.reloading:
             _refuse(order, channel, self._why_not())
             return
         self.upgrader.ask(lambda errors: channel.send(Answer(id=order.id, ok=not errors, errors=errors)))
@@ -109,7 +109,7 @@ class Orders:
 
     def _drain_listeners(self, order: Order, channel: Channel) -> None:
         if self.reloader.busy:
-            _refuse(order, channel, "a reload is under way: try again when it is over")
+            _refuse(order, channel, "a change is under way: try again when it is over")
             return
         there = [each.name for each in self.node.configuration.listeners()]
         if unknown := sorted(set(order.listeners) - set(there)):
@@ -121,7 +121,7 @@ class Orders:
     def _stop_listening(self, names: list[str], order: Order, channel: Channel) -> None:
         """When registries have heard of it."""
         if self.reloader.busy:
-            _refuse(order, channel, "a reload is under way: try again when it is over")
+            _refuse(order, channel, "a change is under way: try again when it is over")
             return
         self.reloader.stop_listening(names)
         self.keeper.tell_state()

@@ -41,6 +41,9 @@ class ConfigSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Of a poll."""
     initial_fetch_timeout_s: float = 15.0
     """How long what asks waits for its first answer before it goes on without; 0 = for ever."""
+    rate_limit_tokens: int = 0
+    """Most requests to a server at once; 0 = no limit. They come back with `rate_limit_per_s`."""
+    rate_limit_per_s: float = 10.0
     first_node_only: bool = False
     """Only the first message of a stream says who the node is."""
 
