@@ -212,8 +212,8 @@ cdef class DownstreamHttp2(Protocol):
             exchange.on_request_end(session.data, session.data_length)
         elif event == EVENT_TOLD:
             self.tell(session.stream)
-        elif event == EVENT_PONG:
-            self.on_pong()
+        elif event == EVENT_PONG or event == EVENT_DRAIN_PONG:
+            self.on_pong(event == EVENT_DRAIN_PONG)
         elif event == EVENT_GOAWAY:
             self.client_leaves = True
 
@@ -374,9 +374,10 @@ cdef class DownstreamHttp2(Protocol):
             if starter.pings.jitter_ms:
                 self.ping_at += self.loop.random() % <uint64_t>(starter.pings.jitter_ms + 1)
 
-    cdef void on_pong(self) except *:
-        if self.draining:
-            self.finish_drain()
+    cdef void on_pong(self, bint read_goaway) except *:
+        if read_goaway:
+            if self.draining:
+                self.finish_drain()
         elif self.pong_at:
             self.pong_at = 0
             self.next_ping()
@@ -441,8 +442,7 @@ cdef class DownstreamHttp2(Protocol):
     cdef void start_drain(self) except *:
         """RFC 9113 6.8: streams may still be under way to us. The answer to a PING tells that the client knows."""
         self.draining = True
-        self.session.announce_goaway()
-        self.session.ping()
+        self.session.announce_goaway()           # with a PING behind it
         self.drain_at = self.loop.now_ms + max(self.starter.drain_ms, 1)
         self.arm()
         self.writer.touch()
