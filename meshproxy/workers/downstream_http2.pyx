@@ -17,7 +17,7 @@ from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.connection_log cimport describe_addresses
-from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, move_gauges
 from meshproxy.workers.http2_settings cimport pings_of, take_options
 from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
@@ -92,7 +92,7 @@ cdef class DownstreamHttp2(Protocol):
 
     cdef void open(self) except *:
         cdef int64_t *cells = self.config.cells
-        count_opened(self.config)
+        count_opened(self.config, self.info.tls)
         self.info.http_version = 2
         cells[HTTP_DOWNSTREAM_CX_HTTP2_TOTAL] += 1
         cells[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] += 1
@@ -131,7 +131,7 @@ cdef class DownstreamHttp2(Protocol):
         if self.transport.grace_over:
             self.config.cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
         self.config.cells[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] -= 1
-        count_closed(self.config, why, self.loop.now_us - self.info.opened_us, active)
+        count_closed(self.config, self.info.tls, why, self.loop.now_us - self.info.opened_us, active)
         self.chain.closed(self.transport, self.info, NULL)
         self.end_exchanges()
         self.writer.abandon()
@@ -228,6 +228,8 @@ cdef class DownstreamHttp2(Protocol):
         stream = self.new_stream(session.stream)
         exchange = stream.exchange
         if refusal:
+            if refusal == ERROR_BAD_TARGET:
+                self.config.cells[HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH] += 1
             exchange.load_nothing(self.loop.now_us)
             exchange.begin_refused()
             exchange.fail(HEAD_TOO_LARGE if error_status(refusal) == 431 else BAD_REQUEST)
@@ -273,10 +275,9 @@ cdef class DownstreamHttp2(Protocol):
         """The listener was changed: from this request on its new settings of HTTP hold, and its gauges. HTTP/2's own stay as they were announced."""
         cdef int64_t *old = self.config.cells
         cdef int64_t *new = self.chain.config.cells
+        move_gauges(self.config, self.chain.config, self.info.tls)
         self.config = self.chain.config
-        old[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
         old[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] -= 1
-        new[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
         new[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] += 1
         old[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED] -= self.transport.queued_bytes
         self.transport.high_watermark = self.config.buffer_limit
