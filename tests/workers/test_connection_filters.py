@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from fractions import Fraction
+from types import SimpleNamespace
 
+import gevent
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshproxy.workers.connection_filters import finds_policy, try_bucket
+from meshproxy.workers.accept import take_connection
+from meshproxy.workers.connection_filters import connection_filters, finds_policy, try_bucket
+from meshproxy.workers.listener import Chain, Listener
+from meshproxy.workers.loop import Loop
 
-from meshproxy.model import Policy, RbacRules, Rule
+from meshproxy.model import ConnectionLimit, FilterChain, Policy, RbacRules, Rule
 from meshproxy.model.route import StringMatch
 from meshproxy.scoreboard.region import Region
 from tests.oracles import rbac
@@ -70,13 +77,6 @@ def test_a_certificate_that_nobody_verified_says_no_name() -> None:
     assert not said(rules, Connection())
 
 
-@given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=60))
-def test_a_bucket_gives_what_came_since(token_ns: int, most: int, steps_ns: list[int]) -> None:
-    region = Region.create(1)
-    start_ns = 10**15
-    moments = [start_ns + sum(steps_ns[: at + 1]) for at in range(len(steps_ns))]
-    inside, last, expected = Fraction(most), start_ns, []
-    for now in moments:
 def test_without_a_name_any_tls_is_authenticated() -> None:
     rules = RbacRules(policies=(Policy(name="p", permissions=(Rule(kind="any"),), principals=(Rule(kind="authenticated"),)),))
 
@@ -104,6 +104,13 @@ def test_a_connection_leaves_its_limit_also_when_it_could_not_be_served() -> Non
     assert listener.count == 0
 
 
+@given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=60))
+def test_a_bucket_gives_what_came_since(token_ns: int, most: int, steps_ns: list[int]) -> None:
+    region = Region.create(1)
+    start_ns = 10**15
+    moments = [start_ns + sum(steps_ns[: at + 1]) for at in range(len(steps_ns))]
+    inside, last, expected = Fraction(most), start_ns, []
+    for now in moments:
         inside = min(Fraction(most), inside + Fraction(now - last, token_ns))
         last = now
         expected.append(inside >= 1)
