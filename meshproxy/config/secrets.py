@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshproxy.clock import unix_s
-from meshproxy.model import Certificate, Secret, SecretFiles, TicketKeys, TrustedCa
+from meshproxy.model import Certificate, ConfigSource, Secret, SecretFiles, TicketKeys, TrustedCa
+from meshproxy.model.xds import config_source_name
 
 if TYPE_CHECKING:
     from meshproxy.config.problems import Path, Problems
@@ -143,6 +144,15 @@ class Secrets:
         named = tuple(part.file for part in keys)
         parts = {f"ticket_keys[{index}]": part for index, part in enumerate(keys)}
         return self._put(name, value, SecretFiles(ticket_keys=named if any(named) else (), sds=sds), path, parts)
+
+    def awaited(self, sds_name: str, source: ConfigSource, path: Path) -> str:
+        """A secret that a control plane sends. The same one for all that ask the same control plane for it."""
+        name = f"{sds_name} by {config_source_name(source)}"
+        if any(service.initial_metadata or service.authority for service in source.services):
+            # Who asks as somebody else may be given something else.
+            name += f" {hashlib.sha256(repr(source.services).encode()).hexdigest()[:8]}"
+        self._made.setdefault(name, (Secret(name=name, source=source, sds_name=sds_name), path))
+        return name
 
     def refer(self, kind: type, name: str, path: Path) -> str:
         """The field at `path` names a secret that may be defined further down."""

@@ -25,7 +25,7 @@ from meshproxy.model.connection_filters import (
     TcpProxy,
     TlsInspector,
 )
-from meshproxy.model.discovery import ConsulServer, ConsulService, DnsSrv, EndpointFiles, Source
+from meshproxy.model.discovery import ConsulServer, ConsulService, DnsSrv, EdsSource, EndpointFiles, Source
 from meshproxy.model.http2 import Http2Settings, KeepAlive
 from meshproxy.model.listener import (
     ChainMatch,
@@ -68,15 +68,16 @@ from meshproxy.model.tls import (
     TrustedCa,
     UpstreamTls,
 )
+from meshproxy.model.xds import ConfigSource, Dynamic, GrpcService
 
 __all__ = [
-    "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConnectionFilter",
-    "ConnectionLimit", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Echo", "Endpoint",
-    "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcStats", "GrpcWeb", "HeaderMatch",
-    "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive", "KeyLog", "Listener",
-    "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch", "PeerValidation",
-    "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource", "ResourceKind",
-    "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot", "SniCluster",
-    "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys", "TlsInspector",
+    "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConfigSource",
+    "ConnectionFilter", "ConnectionLimit", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo",
+    "EdsSource", "Endpoint", "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats",
+    "GrpcWeb", "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive",
+    "KeyLog", "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
+    "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
+    "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot",
+    "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys", "TlsInspector",
     "TlsParameters", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

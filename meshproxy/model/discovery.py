@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from meshproxy.model.address import Address, SocketAddress
+from meshproxy.model.xds import ConfigSource, config_source_name, without_metadata
 
 
 class ConsulServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,18 +61,31 @@ class EndpointFiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     globs: tuple[str, ...]
 
 
-Source = ConsulService | DnsSrv | EndpointFiles
+class EdsSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="eds"):
+    """What a control plane says of the endpoints of a service (a ClusterLoadAssignment)."""
+
+    service: str = ""
+    """Its name there; "" = the cluster's."""
+    source: ConfigSource = ConfigSource()
+
+
+Source = ConsulService | DnsSrv | EndpointFiles | EdsSource
 
 
 def without_token(source: Source) -> Source:
     """The source as it may be shown."""
     if isinstance(source, ConsulService) and source.server is not None and source.server.token:
         return msgspec.structs.replace(source, server=msgspec.structs.replace(source.server, token="[redacted]"))
+    if isinstance(source, EdsSource):
+        return msgspec.structs.replace(source, source=without_metadata(source.source))
     return source
 
 
 def source_name(source: Source) -> str:
-    """For logs and pages: `consul web`, `dns_srv _web._tcp.example`, `files /etc/x/*.yaml`."""
+    """For logs and pages: `consul web`, `dns_srv _web._tcp.example`, `files /etc/x/*.yaml`, `eds web by ads`."""
     if isinstance(source, ConsulService):
         return f"consul {source.service}" if source.service else f"consul query {source.prepared_query}"
+    if isinstance(source, EdsSource):
+        by = config_source_name(source.source)
+        return f"eds {source.service} by {by}" if source.service else f"eds by {by}"
     return f"dns_srv {source.name}" if isinstance(source, DnsSrv) else f"files {' '.join(source.globs)}"

@@ -11,6 +11,7 @@ from meshproxy.model.connection_filters import ConnectionFilter, Echo, ListenerF
 from meshproxy.model.http2 import Http2Settings
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import DownstreamTls
+from meshproxy.model.xds import ConfigSource
 
 
 class PythonFilter(msgspec.Struct, frozen=True, kw_only=True, tag="python"):
@@ -61,6 +62,8 @@ class HttpConnectionManager(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     stat_prefix: str
     route_table: str
     """Name of a RouteTable resource."""
+    rds: ConfigSource | None = None
+    """Whom the route table is asked of; None = it is there with the listener."""
     codec: Literal["auto", "http1", "http2"] = "auto"
     """`auto`: by ALPN, else by the first bytes."""
     http2: Http2Settings = Http2Settings()

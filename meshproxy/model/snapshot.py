@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -13,10 +14,11 @@ from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listene
 from meshproxy.model.route import RouteTable
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import Secret
+from meshproxy.model.xds import Dynamic, without_metadata
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who this proxy says it is."""
+    """Who this proxy says it is. What is empty of the user agent is told as what it is."""
 
     id: str = ""
     cluster: str = ""
@@ -24,6 +26,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zone: str = ""
     sub_zone: str = ""
     metadata: dict = {}
+    user_agent_name: str = ""
+    user_agent_version: str = ""
+    user_agent_build_version: str = ""
+    """`major.minor.patch`; one of the two is told."""
+    client_features: tuple[str, ...] = ()
+    """Told beside those that it has anyway."""
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -86,6 +94,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: Node = Node()
     stats: Stats = Stats()
     process: Process = Process()
+    dynamic: Dynamic = Dynamic()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -103,13 +112,15 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     """One resource as it travels and as the master keeps it: opaque bytes by (kind, name).
 
     `body` is msgpack of the model struct (Secret, Cluster, EndpointSet, RouteTable, Listener). `blocks` maps what the resource counts
-    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master.
+    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master. `origin` "xds": a control plane brought it, so
+    it outlives a reload of the file.
     """
 
     kind: ResourceKind
     name: str
     body: bytes
     blocks: dict[str, int] = {}
+    origin: Literal["", "xds"] = ""
 
 
 BODY_TYPES: dict[ResourceKind, type] = {
@@ -143,21 +154,34 @@ def resources_of(snapshot: Snapshot) -> list[Resource]:
 
 
 def as_written(listener: Listener) -> Listener:
-    """A resource's listener as a file says it: without what `resources_of` has filled in."""
-    return _signed(listener, Node())
+    """A resource's listener as a file says it, to be shown: without what `resources_of` has filled in."""
+    return without_call_metadata(_signed(listener, Node()))
+
+
+def without_call_metadata(listener: Listener) -> Listener:
+    """The listener as it may be shown: calls for its routes may have tokens."""
+    return _with_terminals(listener, lambda manager: (
+        msgspec.structs.replace(manager, rds=without_metadata(manager.rds)) if manager.rds is not None else manager
+    ))
 
 
 def _signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
     if not any(isinstance(chain.terminal, HttpConnectionManager) and chain.terminal.add_user_agent for chain in listener.all_chains):
         return listener
-    chains = tuple(_signed_chain(chain, node) for chain in listener.chains)
-    default = listener.default_chain and _signed_chain(listener.default_chain, node)
+    return _with_terminals(listener, lambda manager: msgspec.structs.replace(manager, user_agent=node.cluster, service_node=node.id))
+
+
+def _with_terminals(listener: Listener, change: Callable[[HttpConnectionManager], HttpConnectionManager]) -> Listener:
+    """The listener with other connection managers."""
+
+    def changed(chain: FilterChain) -> FilterChain:
+        terminal = chain.terminal
+        made = change(terminal) if isinstance(terminal, HttpConnectionManager) else terminal
+        return msgspec.structs.replace(chain, terminal=made) if made is not terminal else chain
+
+    chains = tuple(map(changed, listener.chains))
+    default = changed(listener.default_chain) if listener.default_chain is not None else None
+    if default is listener.default_chain and all(one is other for one, other in zip(chains, listener.chains, strict=True)):
+        return listener
     return msgspec.structs.replace(listener, chains=chains, default_chain=default)
-
-
-def _signed_chain(chain: FilterChain, node: Node) -> FilterChain:
-    if not isinstance(chain.terminal, HttpConnectionManager):
-        return chain
-    terminal = msgspec.structs.replace(chain.terminal, user_agent=node.cluster, service_node=node.id)
-    return msgspec.structs.replace(chain, terminal=terminal)

@@ -7,10 +7,11 @@ from typing import Any
 from meshproxy.config import rules
 from meshproxy.config.envoy import upstream
 from meshproxy.config.envoy.address import address
+from meshproxy.config.envoy.config_source import config_source
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.problems import Path
-from meshproxy.model import Breakers, Cluster, Endpoint, PipeAddress, RetryBudget, SocketAddress
+from meshproxy.model import Breakers, Cluster, EdsSource, Endpoint, PipeAddress, RetryBudget, SocketAddress
 
 _CLUSTER = "envoy.config.cluster.v3."
 _ENDPOINT = "envoy.config.endpoint.v3."
@@ -25,13 +26,14 @@ TAKES: Table = {
         "upstream_http_protocol_options "
         "typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family common_lb_config "
         "least_request_lb_config round_robin_lb_config upstream_connection_options load_balancing_policy transport_socket "
-        "wait_for_warm_on_init",
-        only={"type": ("STATIC", "STRICT_DNS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL")},
+        "wait_for_warm_on_init eds_cluster_config",
+        only={"type": ("STATIC", "STRICT_DNS", "EDS"), "protocol_selection": ("USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL")},
         metadata="is read by nothing that is supported",
         cleanup_interval="concerns original destination clusters",
         close_connections_on_host_health_failure=_NO_CHECKS,
         ignore_health_on_host_removal=_NO_CHECKS,
     ),
+    _CLUSTER + "Cluster.EdsClusterConfig": takes("eds_config service_name"),
     _CLUSTER + "Cluster.CommonLbConfig": takes(
         "healthy_panic_threshold", update_merge_window="concerns endpoints that a control plane sends"
     ),
@@ -77,12 +79,16 @@ _HEALTHY = (0, 1)
 
 
 def cluster(message: Any, path: Path, translation: Translation) -> Cluster:
-    """A Cluster of type STATIC or STRICT_DNS."""
+    """A Cluster of type STATIC, STRICT_DNS or EDS."""
     given = translation.fields(message, path)
     # A type that was refused most likely had names among its endpoints.
-    discovery = "static" if enum_name(message, "type") == "STATIC" else "strict_dns"
+    discovery = {"STATIC": "static", "EDS": "found"}.get(enum_name(message, "type"), "strict_dns")
     settings: dict[str, Any] = {}
-    if "load_assignment" in given:
+    if discovery == "found":
+        settings.update(_eds(given, path, translation))
+    elif "eds_cluster_config" in given:
+        translation.error((path, "eds_cluster_config"), "the cluster does not have type EDS. Set type: EDS, or remove it.")
+    elif "load_assignment" in given:
         settings["endpoints"] = endpoints(given["load_assignment"], (path, "load_assignment"), translation, discovery)
     if "connect_timeout" in given:
         settings["connect_timeout_s"] = seconds(given["connect_timeout"])
@@ -96,6 +102,28 @@ def cluster(message: Any, path: Path, translation: Translation) -> Cluster:
     if "upstream_connection_options" in given:
         settings["tcp_keepalive"] = _keepalive(given["upstream_connection_options"], (path, "upstream_connection_options"), translation)
     return Cluster(name=given.get("name", ""), discovery=discovery, alt_stat_name=given.get("alt_stat_name", ""), **settings)
+
+
+def _eds(given: dict[str, Any], path: Path, translation: Translation) -> dict[str, Any]:
+    """What an EDS cluster has in place of endpoints. What a control plane says is taken as it is, and at once."""
+    translation.problems.sourced.append(((path, "type"), "type: EDS"))
+    if "load_assignment" in given:
+        translation.problems.warning((path, "load_assignment"), "it has no effect: the endpoints of an EDS cluster are asked for.")
+    if "eds_cluster_config" not in given:
+        translation.error(path, 'an EDS cluster needs "eds_cluster_config", with an eds_config. Add it.')
+        return {}
+    place = (path, "eds_cluster_config")
+    config = translation.fields(given["eds_cluster_config"], place)
+    if "eds_config" not in config:
+        translation.error(place, '"eds_config" is missing. Add it, like eds_config: {ads: {}, resource_api_version: V3}.')
+        return {}
+    service = config.get("service_name", "")
+    if service.startswith("xdstp:"):
+        translation.refuse((place, "service_name"), "an xdstp name", "Write a plain name.")
+    source = config_source(config["eds_config"], (place, "eds_config"), translation, translation.owner)
+    if source is None:
+        return {}
+    return {"sources": (EdsSource(service=service, source=source),), "keep_last_s": 0.0, "debounce_s": 0.0}
 
 
 def endpoints(message: Any, path: Path, translation: Translation, discovery: str = "static") -> tuple[Endpoint, ...]:

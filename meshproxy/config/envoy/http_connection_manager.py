@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from meshproxy.config.envoy.access_log import access_logs
+from meshproxy.config.envoy.config_source import config_source
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.http2 import http2_settings
 from meshproxy.config.envoy.http_filters import http_filters
@@ -19,7 +20,7 @@ _PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.Prese
 
 TAKES: Table = {
     HCM: takes(
-        "stat_prefix codec_type route_config http_filters add_user_agent common_http_protocol_options http_protocol_options server_name "
+        "stat_prefix codec_type route_config rds http_filters add_user_agent common_http_protocol_options http_protocol_options server_name "
         "server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout "
         "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
         "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
@@ -29,6 +30,7 @@ TAKES: Table = {
             "stream_error_on_invalid_http_message": (False,),
         },
     ),
+    _PACKAGE + "Rds": takes("config_source route_config_name"),
     _PACKAGE + "HttpConnectionManager.UpgradeConfig": takes("upgrade_type enabled"),
     _PACKAGE + "HttpConnectionManager.SetCurrentClientCertDetails": takes("subject cert chain dns uri"),
     "envoy.config.core.v3.HttpProtocolOptions": takes(
@@ -68,15 +70,14 @@ _WRAPPED = ("add_user_agent", "use_remote_address", "generate_request_id", "norm
 
 
 class Managed(NamedTuple):
-    """A connection manager with the routes written in it, and where they stand."""
+    """A connection manager, with the routes that are written in it; None = they are asked for."""
 
     manager: HttpConnectionManager
-    table: RouteTable
-    table_path: Path
+    table: RouteTable | None
 
 
 def connection_manager(message: Any, path: Path, translation: Translation, listener: str) -> Managed | None:
-    """An HttpConnectionManager with an inline route configuration; a nameless one takes the listener's name."""
+    """An HttpConnectionManager; an inline route configuration without a name takes the listener's."""
     given = translation.fields(message, path)
     settings: dict[str, Any] = {ours: seconds(given[theirs]) for theirs, ours in _TIMES.items() if theirs in given}
     settings.update({ours: given[theirs] for theirs, ours in _PLAIN.items() if theirs in given})
@@ -97,13 +98,19 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
     codec = enum_name(message, "codec_type")
     if codec not in _CODECS:
         translation.refuse((path, "codec_type"), f"codec_type {codec}", "Use AUTO, HTTP1 or HTTP2.")
-    if "route_config" not in given:
+    table: RouteTable | None = None
+    if "rds" in given:
+        name = _rds(given["rds"], (path, "rds"), translation, settings)
+        if not name:
+            return None
+    elif "route_config" in given:
+        table = route_table(given["route_config"], (path, "route_config"), translation, listener)
+        name = table.name
+    else:
         return None
-    place = (path, "route_config")
-    table = route_table(given["route_config"], place, translation, listener)
     manager = HttpConnectionManager(
         stat_prefix=given.get("stat_prefix", ""),
-        route_table=table.name,
+        route_table=name,
         codec=_CODECS.get(codec, "auto"),
         # Envoy's default, so that a client sees no other name than with Envoy.
         server_name=given.get("server_name") or "envoy",
@@ -111,7 +118,23 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
         strip_port="any" if given.get("strip_any_host_port") else "matching" if given.get("strip_matching_host_port") else "none",
         **settings,
     )
-    return Managed(manager, table, place)
+    return Managed(manager, table)
+
+
+def _rds(message: Any, path: Path, translation: Translation, settings: dict[str, Any]) -> str:
+    """The name of a route configuration that is asked for, "" after a problem was told."""
+    translation.problems.sourced.append((path, '"rds"'))
+    given = translation.fields(message, path)
+    name = given.get("route_config_name", "")
+    if "config_source" not in given:
+        translation.error(path, '"config_source" is missing. Add it, like config_source: {ads: {}, resource_api_version: V3}.')
+        return ""
+    settings["rds"] = config_source(given["config_source"], (path, "config_source"), translation, translation.owner)
+    if not name:
+        translation.error(path, '"route_config_name" is missing. Add the name that the routes are asked for by.')
+    elif name.startswith("xdstp:"):
+        translation.refuse((path, "route_config_name"), "an xdstp name", "Write a plain name.")
+    return name if settings["rds"] is not None else ""
 
 
 def _shared(message: Any, path: Path, translation: Translation) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from meshproxy.config.envoy import constraints
 from meshproxy.config.envoy.messages import MessageTypes, name_in, unknown_type
 from meshproxy.config.problems import Path, Problems
+from meshproxy.model import ConfigSource
 
 
 class Takes(NamedTuple):
@@ -56,6 +57,8 @@ class Translation:
         self.types = types
         self.secrets: dict[str, Any] = {}
         """The bootstrap's own secrets by name (`secrets.Named`)."""
+        self.owner: ConfigSource | None = None
+        """Whom what is translated came from; None = it is in a file."""
         self._table = table
         self._plans: dict[type, _Plan] = {}
 

@@ -6,6 +6,7 @@ from meshproxy.config.envoy.write_cluster import cluster
 from meshproxy.config.envoy.write_listener import listener
 from meshproxy.config.envoy.write_messages import Data, access_logs, address, changed, put, typed
 from meshproxy.config.envoy.write_route import duration
+from meshproxy.config.envoy.write_source import dynamic_resources, node
 from meshproxy.config.envoy.write_tls import static_secrets
 from meshproxy.model import Admin, HttpConnectionManager, Node, Process, Snapshot, Stats, StatsSink
 
@@ -17,13 +18,14 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     secrets = {secret.name: secret for secret in snapshot.secrets}
     data: Data = {}
     if snapshot.node != Node():
-        data["node"] = _node(snapshot.node)
+        data["node"] = node(snapshot.node)
     if snapshot.admin is not None:
         data["admin"] = _admin(snapshot.admin, lost)
     data["static_resources"] = {
         "listeners": [listener(item, tables, secrets, lost) for item in snapshot.listeners],
         "clusters": [cluster(item, secrets, lost) for item in snapshot.clusters],
     }
+    put(data, "dynamic_resources", dynamic_resources(snapshot.dynamic))
     put(data["static_resources"], "secrets", static_secrets(secrets, snapshot.listeners))
     stats = snapshot.stats
     if any(sink.tcp_cluster for sink in stats.sinks) and not (snapshot.node.id and snapshot.node.cluster):
@@ -43,12 +45,6 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     }
     lost += [f'route table "{name}": no listener uses it' for name in tables if name not in used]
     return data, lost
-
-
-def _node(node: Node) -> Data:
-    locality = {field: getattr(node, field) for field in ("region", "zone", "sub_zone") if getattr(node, field)}
-    plain = {field: getattr(node, field) for field in ("id", "cluster", "metadata") if getattr(node, field)}
-    return {**plain, **({"locality": locality} if locality else {})}
 
 
 def _admin(admin: Admin, lost: list[str]) -> Data:

@@ -370,7 +370,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
             {"tls_certificate_sds_secret_configs": [{"name": "x", "sds_config": {"path_config_source": {"path": "/nowhere.yaml"}}}]}
         ),
         "path_config_source",
-        "cannot read the file",
+        "is not there",
     ),
     "generic secret": (
         {_SECRETS: [{"name": "g", "generic_secret": {"secret": {"inline_string": "x"}}}]},

@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no domains": ({f"{HOST}.domains": REMOVE}, "virtual_hosts[0]", '"domains" is missing'),
     "no match": ({f"{ROUTE}.match": REMOVE}, "routes[0]", '"match" is missing'),
     "no action": ({f"{ROUTE}.route": REMOVE}, "routes[0]", "one of route, redirect, direct_response is missing"),
-    "no routes at all": ({f"{MANAGER}.route_config": REMOVE}, "typed_config", "one of route_config is missing"),
+    "no routes at all": ({f"{MANAGER}.route_config": REMOVE}, "typed_config", "one of rds, route_config is missing"),
     "no filters": ({f"{MANAGER}.http_filters": REMOVE}, "typed_config", "no filter"),
     "router not last": (
         {f"{MANAGER}.http_filters.+": {"name": "r2", "typed_config": any_of(ROUTER)}},
