@@ -62,11 +62,23 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     dynamic: Dynamic = Dynamic()
 
 
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """A resource that cannot be taken, and why: the error names it."""
+
+    kind: ResourceKind
+    name: str
+    error: str
+
+
 class Applied(Message, kw_only=True):
-    """worker, agent -> master: `version` is live here; or `error` says why not and what was before stays."""
+    """worker, agent -> master: `version` is live here; or `error` says why not and what was before stays.
+
+    `refused`: the resources that are to blame, all of them; empty where none is.
+    """
 
     version: str
     error: str = ""
+    refused: list[Refusal] = []
 
 
 class LetGo(Message, kw_only=True):
@@ -91,9 +103,10 @@ class BlockGiven(Message, kw_only=True):
 
 
 class Ready(Message, kw_only=True):
-    """worker, agent -> master: started, configured and serving."""
+    """worker, agent -> master: started, configured and serving; without `refused`, which a control plane brought and it cannot take."""
 
     version: str
+    refused: list[Refusal] = []
 
 
 class Drain(Message, kw_only=True):
@@ -168,6 +181,25 @@ class PutResource(Message, kw_only=True):
     resource: Resource
 
 
+class PutResources(Message, kw_only=True):
+    """agent -> master: what a control plane brought and took away. The resources are without blocks.
+
+    Everything of it that is good goes live in one step, and is answered by `PutAnswer` then. What a control plane cannot change (the
+    file has a resource of that name) is left as it is. A cluster's endpoints go with it.
+    """
+
+    id: int
+    upserts: list[Resource] = []
+    removes: list[tuple[ResourceKind, str]] = []
+
+
+class PutAnswer(Message, kw_only=True):
+    """master -> agent: the put with this `id` is in force, but for the resources in `refused`, of which those before stay."""
+
+    id: int
+    refused: list[Refusal] = []
+
+
 class Warm(Message, kw_only=True):
     """agent -> master: the names of every cluster of `version` were answered or failed once, and what was found has been put."""
 
@@ -205,5 +237,6 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Warm | Order | Answer
+    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState
+    | PutResource | PutResources | PutAnswer | Warm | Order | Answer
 )

@@ -21,6 +21,7 @@ from meshproxy.ipc.messages import Answer, Ready
 from meshproxy.master import admin_socket, deaths, systemd
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
+from meshproxy.master.puts import is_brought
 from meshproxy.master.crew import Crew, Worker
 from meshproxy.master.journal import Journal
 from meshproxy.master.late_blocks import LateBlocks
@@ -99,10 +100,12 @@ class Master:
         self.signals = SignalQueue()
         self.keeper = AgentKeeper(node, on_born=lambda: self.reloader.on_agent_born(),
                                   on_order=lambda order, channel: self.orders.take(order, channel),
-                                  on_resource=lambda put: self.reloader.put_resource(put))
+                                  on_resource=lambda put: self.reloader.put_resource(put),
+                                  on_resources=lambda put: self.reloader.put_resources(put))
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
                          on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied),
-                         on_want_block=lambda worker, wanted: self.late_blocks.give(worker, wanted), on_gone=self._on_gone)
+                         on_want_block=lambda worker, wanted: self.late_blocks.give(worker, wanted),
+                         on_refused=lambda worker, refused: self.reloader.take_away(refused), on_gone=self._on_gone)
         self.scale = Scale(node, self.crew, set(start.foreign_pages))
         self.reloader = Reloader(node, self.crew, self.keeper)
         self.late_blocks = LateBlocks(node, self.crew, self.keeper)
@@ -305,14 +308,15 @@ class Master:
 
     def _inheritance(self) -> Inheritance:
         node = self.node
-        endpoints = [each for each in node.configuration.resources() if each.kind is ResourceKind.ENDPOINTS]
+        resources = node.configuration.resources()
+        endpoints = [each for each in resources if each.kind is ResourceKind.ENDPOINTS]
         return Inheritance(
             pid=node.pid, region_fd=node.region.fd, control_fd=self.control.fd, control_path=node.control_path, admin_fd=node.admin_fd,
             admin_address=node.admin_address, admin_asked=node.admin_asked, bindings=node.bindings.state(), lanes=node.bindings.lanes,
             workers_asked=self.start.workers_asked, pages=[slot.number for slot in node.workers],
             configuration=node.configuration.versions.configuration, restart_epoch=node.restart_epoch,
             rows=node.configuration.allocator.all_rows(), sinks=node.configuration.allocator.sinks(), endpoints=endpoints,
-            since_unix_s=unix_s(), ticket_root=node.ticket_root,
+            brought=[each for each in resources if is_brought(each)], since_unix_s=unix_s(), ticket_root=node.ticket_root,
         )
 
     def _on_handed_over(self) -> None:

@@ -54,7 +54,7 @@ class Orders:
             self.reloader.ask(lambda errors, body: None)
 
     def upgrade(self) -> None:
-        if self._is_leaving() or self.reloader.busy:
+        if self._is_leaving() or self.reloader.reloading:
             self.node.journal.warning("upgrade refused", error=self._why_not())
         else:
             self.upgrader.ask(lambda errors: None)
@@ -69,7 +69,7 @@ class Orders:
         self.reloader.ask(lambda errors, body: channel.send(Answer(id=order.id, ok=not errors, errors=errors, body=body)))
 
     def _upgrade(self, order: Order, channel: Channel) -> None:
-        if self._is_leaving() or self.reloader.busy:
+        if self._is_leaving() or self.reloader.reloading:
             _refuse(order, channel, self._why_not())
             return
         self.upgrader.ask(lambda errors: channel.send(Answer(id=order.id, ok=not errors, errors=errors)))
@@ -91,7 +91,7 @@ class Orders:
 
     def _drain_listeners(self, order: Order, channel: Channel) -> None:
         if self.reloader.busy:
-            _refuse(order, channel, "a reload is under way: try again when it is over")
+            _refuse(order, channel, "a change is under way: try again when it is over")
         elif unknown := self.reloader.stop_listening(order.listeners):
             names = ", ".join(each.name for each in self.node.configuration.listeners())
             _refuse(order, channel, f"no such listener: {', '.join(unknown)}. There are: {names or 'none'}")

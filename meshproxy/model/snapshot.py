@@ -112,13 +112,15 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     """One resource as it travels and as the master keeps it: opaque bytes by (kind, name).
 
     `body` is msgpack of the model struct (Secret, Cluster, EndpointSet, RouteTable, Listener). `blocks` maps what the resource counts
-    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master.
+    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master. `origin` "xds": a control plane brought it, so
+    it outlives a reload of the file.
     """
 
     kind: ResourceKind
     name: str
     body: bytes
     blocks: dict[str, int] = {}
+    origin: Literal["", "xds"] = ""
 
 
 BODY_TYPES: dict[ResourceKind, type] = {

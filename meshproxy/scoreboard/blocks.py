@@ -56,6 +56,8 @@ class _Pool:
         self.keys: dict[int, tuple[str, str]] = {}
         self.holders: dict[int, int] = {}
         self.last_token: dict[int, int] = {}
+        self.touched: set[tuple[str, str]] = set()
+        """Keys that were named first or last since somebody looked."""
 
     def take(self, key: tuple[str, str]) -> int:
         number = self.numbers.get(key)
@@ -64,6 +66,8 @@ class _Pool:
             self.numbers[key] = number
             self.keys[number] = key
             self.holders[number] = 0
+        if self.holders[number] == 0:
+            self.touched.add(key)
         self.holders[number] += 1
         return number
 
@@ -71,6 +75,8 @@ class _Pool:
         """True when this was the last holder; a later drop's token takes the place of an earlier one's."""
         self.holders[number] -= 1
         self.last_token[number] = token
+        if self.holders[number] == 0:
+            self.touched.add(self.keys[number])
         return self.holders[number] == 0
 
     def forget(self, number: int) -> tuple[str, str]:
@@ -173,6 +179,15 @@ class BlockAllocator:
     def rows(self) -> list[Row]:
         """The directory: all blocks that somebody names, in order of their cells, the server's first."""
         return [row for row in self.all_rows() if row[2] == 0 or self._blocks.holders[row[2]]]
+
+    def changed_rows(self) -> dict[tuple[str, str], int | None]:
+        """What of the directory may be other than at the last call: the first cell, or None for what nobody names any more.
+
+        A node has a hundred thousand blocks, and a change touches few of them.
+        """
+        touched, self._blocks.touched = self._blocks.touched, set()
+        numbers, holders = self._blocks.numbers, self._blocks.holders
+        return {key: number if (number := numbers.get(key)) is not None and holders[number] else None for key in touched}
 
     def all_rows(self) -> list[Row]:
         """The same with those that are released and not reclaimed: workers may still count in them."""

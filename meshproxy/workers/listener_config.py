@@ -257,6 +257,11 @@ class Listeners:
                 if isinstance(chain, HttpChain | TcpChain):
                     self.retire(chain.config)
 
+    def names_routes(self, route_table: str) -> bool:
+        """Whether a listener that is still accepting has its routes there."""
+        terminals = (chain.model.terminal for state in self.states.values() for chain in state.live.chains)
+        return any(isinstance(each, HttpConnectionManager) and each.route_table == route_table for each in terminals)
+
     def forget_ended(self) -> None:
         """Let go of what has no connection left."""
         self.leaving = [state for state in self.leaving if state.count]
