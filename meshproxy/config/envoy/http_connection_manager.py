@@ -21,7 +21,8 @@ _PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.Prese
 TAKES: Table = {
     HCM: takes(
         "stat_prefix codec_type route_config rds http_filters add_user_agent common_http_protocol_options http_protocol_options "
-        "server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout "
+        "server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout "
+        "drain_timeout "
         "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
         "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
         "strip_matching_host_port strip_any_host_port http2_protocol_options forward_client_cert_details set_current_client_cert_details",

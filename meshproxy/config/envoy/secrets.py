@@ -277,10 +277,10 @@ def _picked(name: str, document: Document, watched: str, translation: Translatio
     resources = translation.fields(response, document).get("resources", ())
     for index, packed in enumerate(resources):
         place = ((document, "resources"), index)
-        secret = translation.unpack(packed, place, (_TLS + "Secret",), "resource")
-        if secret is not None and secret.name == name:
+        found = translation.unpack(packed, place, (_TLS + "Secret",), "resource")
+        if found is not None and found.name == name:
             origin = Origin(f"{name} of {document.file}", document.file, watched)
-            return secret(secret, place, translation, origin)
+            return secret(found, place, translation, origin)
     translation.error(named_at, f'"{document.file}" has no secret "{name}". Add it there or correct the name.')
     return None
 
