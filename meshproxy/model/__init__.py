@@ -16,10 +16,7 @@ from meshproxy.model.connection_filters import (
     NetworkDirectResponse,
     NetworkRbac,
     OriginalDst,
-    Policy,
     ProxyProtocol,
-    RbacRules,
-    Rule,
     SniCluster,
     TcpCluster,
     TcpProxy,
@@ -35,9 +32,11 @@ from meshproxy.model.listener import (
     GrpcStats,
     GrpcWeb,
     HttpConnectionManager,
+    HttpRbac,
     Listener,
     PythonFilter,
 )
+from meshproxy.model.rbac import Policy, RbacRules, Rule
 from meshproxy.model.route import (
     DirectResponse,
     ForwardAction,
@@ -74,7 +73,7 @@ __all__ = [
     "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConfigSource",
     "ConnectionFilter", "ConnectionLimit", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo",
     "EdsSource", "Endpoint", "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats",
-    "GrpcWeb", "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive",
+    "GrpcWeb", "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive",
     "KeyLog", "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
     "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
     "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot",
