@@ -54,6 +54,7 @@ def run(
     process was started).
     """
     env = os.environ if env is None else env
+    priority.take_long_turns()
     journal = Journal(log_level or "info")
     setproctitle.setproctitle("meshproxy: master")
     command = Command(
