@@ -10,6 +10,7 @@ import msgspec
 
 from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
+from meshproxy.model.discovery import ConsulNode
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from meshproxy.model.route import RouteTable
 from meshproxy.model.telemetry import AccessLog
@@ -105,6 +106,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: Node = Node()
     stats: Stats = Stats()
     process: Process = Process()
+    consul: ConsulNode | None = None
+    """The node's own Consul, where it has one."""
     dynamic: Dynamic = Dynamic()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
