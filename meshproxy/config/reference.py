@@ -24,7 +24,7 @@ from meshproxy.config.native.route import ROUTE, ROUTE_TABLE, VIRTUAL_HOST
 from meshproxy.config.native.rows import DERIVED, UNSET, Row, Section
 from meshproxy.config.native.secrets import CERTIFICATE, SECRET
 from meshproxy.config.native.tcp import CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, TCP
-from meshproxy.config.native.telemetry import ACCESS_LOG, STATSD
+from meshproxy.config.native.telemetry import ACCESS_LOG, STATS_TAG, STATSD
 from meshproxy.config.native.tls import DOWNSTREAM_TLS, KEY_LOG, SAN, UPSTREAM_TLS
 
 SECTIONS: tuple[Section, ...] = (
@@ -33,7 +33,7 @@ SECTIONS: tuple[Section, ...] = (
     RULES, POLICY, RULE, STRING, ROUTE, WEIGHTED, REDIRECT, DIRECT, RETRY, VIRTUAL_HOST, ROUTE_TABLE, CHANGES, HEADER_CONDITION,
     QUERY_CONDITION, CLUSTER, ENDPOINT, SOURCE, CONSUL_SERVICE, CONSUL_SERVER, DNS_SRV, CONSUL, REGISTRATION, CATALOG,
     UPSTREAM_TLS, UPSTREAM_HTTP2, BREAKERS, RETRY_BUDGET, SECRET, ACCESS_LOG,
-    STATSD, ADMIN, NODE, OVERLOAD,
+    STATSD, STATS_TAG, ADMIN, NODE, OVERLOAD,
 )
 """In the order of the page."""
 

@@ -63,7 +63,7 @@ from meshproxy.model.route import (
     VirtualHost,
     WeightedCluster,
 )
-from meshproxy.model.snapshot import Admin, Node, Process, Resource, ResourceKind, Snapshot, Stats, StatsSink
+from meshproxy.model.snapshot import Admin, Node, Process, Resource, ResourceKind, Snapshot, Stats, StatsSink, StatsTag
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import (
     Certificate,
@@ -89,6 +89,6 @@ __all__ = [
     "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
     "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
     "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot",
-    "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys",
+    "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StatsTag", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys",
     "TlsInspector", "TlsParameters", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

@@ -110,7 +110,7 @@ class _Reading:
             secrets=self._problems.secrets.all(),
             admin=admin,
             node=given.get("node", Node()),
-            stats=Stats(**{field: given[name] for field, name in _STATS_FIELDS.items() if name in given}),
+            stats=Stats(**{field: given[field] for field in _STATS_FIELDS if field in given}),
             process=Process(**{field: process[field] for field in _PROCESS_FIELDS if field in process}),
             consul=consul,
             log_level=given.get("log_level", "info"),
@@ -194,7 +194,7 @@ def _logged(listener: Listener, own_logs: tuple[bool, ...], node_logs: tuple[Acc
     return msgspec.structs.replace(listener, chains=tuple(chains), default_chain=default)
 
 
-_STATS_FIELDS = {"sinks": "sinks", "flush_interval_s": "flush_interval_s", "histogram_buckets_ms": "histogram_buckets_ms"}
+_STATS_FIELDS = ("sinks", "tags", "flush_interval_s", "histogram_buckets_ms")
 _NAMES = {row.field: row.name for row in TOP.rows}
 
 
