@@ -8,6 +8,7 @@ import msgspec
 
 from meshproxy.config import tls_rules
 from meshproxy.config.native.actions import DIRECT, Targets
+from meshproxy.config.native.catalog import CATALOG
 from meshproxy.config.native.http import FILTER, HTTP
 from meshproxy.config.native.kinds import Definitions, Duration, Flag, ListOf, Text, Whole, Word
 from meshproxy.config.native.route import ROUTE, VIRTUAL_HOST, check_hosts, hosts_of
@@ -39,7 +40,7 @@ _ALPN = {"auto": ("h2", "http/1.1"), "http1": ("http/1.1",), "http2": ("h2",)}
 """What a client of TLS is offered, by codec."""
 _ROUTES = ("routes", "virtual_hosts", "to", "respond")
 _OTHERS = ("tcp", "echo", "send")
-_OF_HTTP = {"http": "http", "http_filters": "filters", "route_table": "route_table"}
+_OF_HTTP = {"http": "http", "http_filters": "filters", "route_table": "route_table", "catalog": "catalog"}
 
 class Body:
     """Bytes: a text, or `{base64: ...}`."""
@@ -90,6 +91,7 @@ CHAIN_ROWS = (
     Row("routes", ListOf(ROUTE, single=False), "Routes for all host names, tried in order."),
     Row("virtual_hosts", ListOf(VIRTUAL_HOST, single=False), "Routes by host name."),
     Row("route_table", Text(), "The route table of this name; with routes written here it is their name."),
+    Row("catalog", CATALOG, "Routes to every service of Consul's catalogue, behind those given here.", shown_default="none"),
     Row("tcp", TCP, "Instead of HTTP: relay the bytes to a cluster."),
     Row("echo", Flag(), "Instead of HTTP: send back what comes.", default=False),
     Row("send", Body(), "Instead of HTTP: send this and close."),
@@ -183,13 +185,18 @@ def _other(word: str, values: Values, listener: str) -> Terminal:
 def _http(
     values: Values, path: Path, problems: Problems, listener: str, table_name: str
 ) -> tuple[HttpConnectionManager, RouteTable | None] | None:
-    content = any(word in values for word in _ROUTES)
+    catalog = values.get("catalog")
+    content = catalog is not None or any(word in values for word in _ROUTES)
     named = values.get("route_table")
     if not content and named is None:
-        remedy = 'Add "routes", "virtual_hosts", "to", "respond", "route_table" or "tcp".'
+        remedy = 'Add "routes", "virtual_hosts", "to", "respond", "catalog", "route_table" or "tcp".'
         problems.error(path, f'listener "{listener}" has no routes. {remedy}')
         return None
-    table = RouteTable(name=named or table_name, virtual_hosts=_hosts(values, path, problems)) if content else None
+    table = None
+    if content:
+        # Who calls a service by its name mostly gives a port.
+        hosts, ported = _hosts(values, path, problems), catalog is not None
+        table = RouteTable(name=named or table_name, virtual_hosts=hosts, catalog=catalog, ignore_port_in_host=ported)
     if named is not None and table is None:
         problems.refer("route table", named, (path, "route_table"))
     manager = HttpConnectionManager(
@@ -263,7 +270,9 @@ def _split_http(manager: HttpConnectionManager, table: RouteTable | None, listen
     if table is None or manager.route_table != table_name:
         values["route_table"] = manager.route_table
     if table is not None:
-        values.update(_split_hosts(table.virtual_hosts))
+        values.update(_split_hosts(table.virtual_hosts) if table.virtual_hosts or table.catalog is None else {})
+        if table.catalog is not None:
+            values["catalog"] = table.catalog
     return values
 
 
