@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import yaml
 
 from meshproxy.config.document import stays_text
@@ -12,6 +13,7 @@ from meshproxy.config.native.listener import Entrance, is_permissive
 from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
 from meshproxy.config.native.secrets import Secured, is_inline
 from meshproxy.config.native.xds import Written, server_cluster
+from meshproxy.discovery.catalogue import of_file
 from meshproxy.model import Dynamic, FilterChain, HttpConnectionManager, Listener, RouteTable, Snapshot
 
 
@@ -22,11 +24,15 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
         if isinstance(chain.terminal, HttpConnectionManager)
     ]
     uses = Counter(manager.route_table for manager in managers)
-    tables = {table.name: table for table in snapshot.route_tables}
     asked = {manager.route_table for manager in managers if manager.rds is not None}
+    # What is found at run time is not the file's.
+    tables = {table.name: table if table.catalog is None else msgspec.structs.replace(table, virtual_hosts=of_file(table))
+              for table in snapshot.route_tables}
     inline = {
         name for name, table in tables.items()
-        if name not in asked and uses[name] == 1 and table == RouteTable(name=name, virtual_hosts=table.virtual_hosts)
+        if name not in asked and uses[name] == 1 and table == RouteTable(
+            name=name, virtual_hosts=table.virtual_hosts, catalog=table.catalog, ignore_port_in_host=table.catalog is not None
+        )
     }
     secrets = {secret.name: secret for secret in snapshot.secrets}
     secured = Secured(None, secrets)
