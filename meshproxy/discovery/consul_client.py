@@ -35,23 +35,43 @@ class Told(NamedTuple):
     headers: http.client.HTTPMessage
 
 
+class RefusedError(SourceError):
+    """It answered, and not with 200. `index` is what it told of the state all the same; "" = nothing."""
+
+    def __init__(self, text: str, status: int, index: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.index = index
+
+
 class ConsulClient:
     """Closed by `close`; opens itself again for the next question."""
 
-    def __init__(self, server: ConsulServer) -> None:
+    def __init__(self, server: ConsulServer, grace_s: float = GRACE_S) -> None:
         self._server = server
+        self._grace_s = grace_s
         self._link: _Link | None = None
 
     def get(self, path: str, query: list[tuple[str, str]], wait_s: float = 0.0) -> Told:
-        """Ask, and wait `wait_s` longer than for another. Raises SourceError for whatever is no good answer; then it is closed."""
+        """Ask, and wait `wait_s` longer than for another. Raises SourceError for whatever is no good answer; then it is closed. It is a
+        RefusedError when the server said no; then it stays open."""
+        return self._insist("GET", path, query, None, wait_s)
+
+    def put(self, path: str, query: list[tuple[str, str]] | None = None, body: Any = None) -> Told:
+        """Have it do something; `body` becomes JSON. Raises as `get` does. It is told twice when the connection broke at the first time."""
+        return self._insist("PUT", path, query or [], body, 0.0)
+
+    def _insist(self, method: str, path: str, query: list[tuple[str, str]], content: Any, wait_s: float) -> Told:
         # A connection that was kept open may have been closed at the other end for no reason: then it is asked again, once.
         for is_last in (self._link is None, True):
             try:
-                return self._ask(path, query, wait_s)
+                return self._ask(method, path, query, content, wait_s)
             except _GoneError as error:
                 self.close()
                 if is_last:
                     raise SourceError(str(error)) from error
+            except RefusedError:
+                raise
             except BaseException:
                 self.close()
                 raise
@@ -62,17 +82,18 @@ class ConsulClient:
         if link is not None:
             link.close()
 
-    def _ask(self, path: str, query: list[tuple[str, str]], wait_s: float) -> Told:
+    def _ask(self, method: str, path: str, query: list[tuple[str, str]], content: Any, wait_s: float) -> Told:
         headers = {"Accept": "application/json", "User-Agent": "meshproxy"}
         if token := self._token():
             headers["X-Consul-Token"] = token
-        limit_s = CONNECT_LIMIT_S + wait_s + GRACE_S
+        limit_s = CONNECT_LIMIT_S + wait_s + self._grace_s
         try:
             with gevent.Timeout(limit_s, TimeoutError(f"no answer within {limit_s:g} s")):
                 if self._link is None:
                     self._link = _Link(self._server)
                     self._link.connect()
-                self._link.request("GET", f"{path}?{urlencode(query)}" if query else path, headers=headers)
+                asked = None if content is None else json.dumps(content)
+                self._link.request(method, f"{path}?{urlencode(query)}" if query else path, asked, headers)
                 answer = self._link.getresponse()
                 body = answer.read(MOST_BYTES + 1)
         except TimeoutError as error:
@@ -84,9 +105,9 @@ class ConsulClient:
         if len(body) > MOST_BYTES:
             raise SourceError(f"{self._place()}: the answer has more than {MOST_BYTES >> 20} MiB")
         if answer.status != 200:
-            raise SourceError(f"{self._place()}: {answer.status} {_shown(body)}")
+            raise RefusedError(f"{self._place()}: {answer.status} {_shown(body)}", answer.status, answer.headers.get("X-Consul-Index", ""))
         try:
-            return Told(json.loads(body), answer.headers)
+            return Told(json.loads(body) if body or method == "GET" else None, answer.headers)
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{self._place()}: the answer is no JSON: {_shown(body)}") from error
 

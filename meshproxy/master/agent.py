@@ -15,7 +15,8 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import Applied, Message, Order, PutResource, Ready, Stop, Warm
+from meshproxy.ipc.messages import Applied, Left, Message, Order, PutResource, PutResources, Ready, Report, Stop, Warm
+from meshproxy.ipc.state_path import VARIABLE as STATE
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Kill, State
@@ -24,12 +25,16 @@ from meshproxy.master.spawn import fork
 
 @dataclass
 class AgentKeeper:
-    """`on_*` are the master's: the agent was born, orders something, has found something."""
+    """`on_*` are the master's: the agent was born, orders something, has found something, hears a control plane, says how it stands, has
+    told registries that the node goes."""
 
     node: Node
     on_born: Callable[[], None]
     on_order: Callable[[Order, Channel], None]
     on_resource: Callable[[PutResource], None]
+    on_report: Callable[[Report], None]
+    on_left: Callable[[], None]
+    on_resources: Callable[[PutResources], None]
     channel: Channel | None = None
     _crash_fd: int = -1
     _ours: str = ""
@@ -110,7 +115,7 @@ class AgentKeeper:
         boot = AgentBoot(
             channel_fd=channel_fd, region=node.region, version=node.configuration.version, resources=node.configuration.resources(),
             settings=node.configuration.settings, directory=node.configuration.directory(), admin_fd=node.admin_fd, state=node.state(),
-            crash_fd=self._crash_fd,
+            crash_fd=self._crash_fd, state_directory=node.command.env.get(STATE, ""),
         )
         keep = [channel_fd, node.region.fd] + ([node.admin_fd] if node.admin_fd >= 0 else [])
         self._ours = ""
@@ -149,6 +154,12 @@ class AgentKeeper:
             self.on_order(message, channel)
         elif isinstance(message, PutResource):
             self.on_resource(message)
+        elif isinstance(message, Report):
+            self.on_report(message)
+        elif isinstance(message, Left):
+            self.on_left()
+        elif isinstance(message, PutResources):
+            self.on_resources(message)
         elif isinstance(message, Warm):
             self._warm = message.version
         elif isinstance(message, Applied) and message.error:

@@ -15,13 +15,12 @@ from gevent.queue import Queue
 
 from meshproxy import priority
 from meshproxy.clock import monotonic_s
-from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import AdoptConnections, Applied, BlockGiven, Configure, Drain, LetGo, Ready, Sockets, Stop
+from meshproxy.ipc.messages import AdoptConnections, Applied, BlockGiven, Configure, Drain, LetGo, Ready, Refusal, Sockets, Stop
 from meshproxy.proxy.exchange import milliseconds
 from meshproxy.scoreboard.region import SLOT_STATES
-from meshproxy.workers.configure import Configuration
+from meshproxy.workers.configure import ChangeRefused, Configuration
 from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.loop import Loop
 
@@ -86,8 +85,7 @@ class Worker:
 
     def start(self) -> None:
         """Make the first configuration live, then say so."""
-        sockets = list(zip(self.boot.sockets, self.boot.fds, strict=True))
-        self.configuration.apply(self.boot.resources, [], sockets)
+        refused = self.configuration.boot(self.boot.resources, zip(self.boot.sockets, self.boot.fds, strict=True))
         self.heartbeat = self.hub.loop.timer(0, HEARTBEAT_S)
         self.heartbeat.start(self.loop.beat)
         self.readable = self.hub.loop.io(self.channel.fileno(), READ)
@@ -96,8 +94,9 @@ class Worker:
         self.configurer = spawn(self.configure_forever)
         if self.boot.idle:
             priority.come_back()
+        priority.take_usual_turns()              # a master's child has long ones
         self.boot.region.set_state(self.boot.slot, SLOT_STATES.index("READY"))
-        self.send(Ready(version=self.boot.version))
+        self.send(Ready(version=self.boot.version, refused=refused))
 
     # -- messages
 
@@ -142,19 +141,24 @@ class Worker:
         sockets = self.early_sockets + list(zip(message.sockets, fds, strict=True))
         self.early_sockets = []
         error = ""
+        blamed: list[Refusal] = []
         retired: list[object] = []
+        gc.disable()                             # going through a large change's objects is a long turn; what is made here lives long
+        priority.take_long_turns()               # it is a long piece of work, and those whom the data path speaks to are woken meanwhile
         try:
             retired = self.configuration.apply(message.upserts, message.removes, sockets)
             if message.process is not None:
                 self.configuration.limit(message.process)
                 self.loop.drain_ms = milliseconds(message.process.drain_timeout_s)
-        except ConfigError as refused:
-            error = str(refused)
+        except ChangeRefused as refused:
+            error, blamed = str(refused), refused.refused
         except Exception as refused:
             error = f"{type(refused).__name__}: {refused}"
             log.exception("event=configuration_refused version=%s", message.version)
-        gc.freeze()                              # nothing is collected here: going through a large change's objects is a long turn
-        self.send(Applied(version=message.version, error=error))
+        priority.take_usual_turns()
+        gc.freeze()
+        gc.enable()
+        self.send(Applied(version=message.version, error=error, refused=blamed))
         if not error:
             self.retired.add(message.version, retired)
 
@@ -163,6 +167,7 @@ class Worker:
     def drain(self, message: Drain) -> None:
         """Accept what queues, stop accepting, let every connection end with its next answer; then exit."""
         self.boot.region.set_state(self.boot.slot, SLOT_STATES.index("DRAINING"))
+        self.loop.drain_ms = min(self.loop.drain_ms, milliseconds(message.limit_s))
         self.configuration.drain(message.close_idle)
         deadline_s = monotonic_s() + message.limit_s
         timer = self.hub.loop.timer(DRAIN_POLL_S, DRAIN_POLL_S)
@@ -187,7 +192,7 @@ def run(boot: WorkerBoot) -> int:
     try:
         worker = Worker(boot)
         worker.start()
-    except ConfigError as refused:
+    except ChangeRefused as refused:
         log.error("event=configuration_refused slot=%d error=%s", boot.slot, refused)
         return ExitCode.CONFIG_REFUSED
     except Exception:
