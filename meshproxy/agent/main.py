@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import AsyncResult
 
 from meshproxy import priority
 from meshproxy.admin.access_log import AdminLogs
-from meshproxy.admin.node import AdminNode
+from meshproxy.admin.node import AdminNode, Brought
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.access_logs import AccessLogs
 from meshproxy.agent.export import StatsdExport
@@ -25,14 +26,19 @@ from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
 from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.view import NodeView
+from meshproxy.agent.xds.assignments import AssignedSource, Assignments, asks_control_planes
 from meshproxy.clock import monotonic_s
+from meshproxy.discovery.sources import source_of
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutResource, Ready, ReopenLogs, Stop, Warm
+from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutAnswer, PutResource, Ready, ReopenLogs, Stop, Warm
 from meshproxy.master.journal import Journal
-from meshproxy.model import EndpointSet, ResourceKind, Secret
+from meshproxy.model import Cluster, EdsSource, EndpointSet, Listener, ResourceKind, Secret, Source
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.telemetry.logs import LogSinks
+
+if TYPE_CHECKING:
+    from meshproxy.agent.xds.apply import Join
 
 SWEEP_S = 1.0
 """Between looks at access logs that nobody names any more or that wait for a slow reader."""
@@ -52,18 +58,22 @@ class Agent:
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
-        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
-        self.finding = Finding(self._publish, self.journal, self._tell_warm)
+        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._look)
+        self.assignments = Assignments()
+        self.finding = Finding(self._publish, self.journal, self._look, self._source_of)
+        self.join: Join | None = None
+        """From when a control plane is asked for anything."""
         hostname = socket.gethostname()
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
         self.admin_logs = AdminLogs(self.sinks)
         self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
-        self.metrics = AgentMetrics(self.view, self._own_counters, self.finding.gauges)
+        self.metrics = AgentMetrics(self.view, self._own_counters, self._own_gauges)
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
+        self._looking = False
         self._warm = ""
         """The last version that the master was told to be warm."""
 
@@ -76,6 +86,7 @@ class Agent:
         finders = (self.resolving.run, self.finding.run, self.secrets.run)
         for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep):
             self._start(part)
+        self._join_control_planes()
         if self.admin is not None:
             self.admin.start()
         if self._idle:
@@ -94,6 +105,7 @@ class Agent:
             Configure: self._configure,
             NodeState: self.view.told,
             ReopenLogs: lambda message: self.sinks.reopen(),
+            PutAnswer: lambda message: self.join.answered(message) if self.join is not None else None,
             Stop: lambda message: self.ended.set(int(ExitCode.DONE)),
         }
         self.link.run(heard)
@@ -111,6 +123,8 @@ class Agent:
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
+        if message.settings is not None or any(each.kind not in (ResourceKind.ENDPOINTS, ResourceKind.ROUTE_TABLE) for each in message.upserts) or gone:
+            self._join_control_planes()
         self.link.send(Applied(version=message.version))
         self._tell_warm()
 
@@ -120,16 +134,49 @@ class Agent:
         self.admin_logs.configure(settings.admin.access_logs if settings.admin is not None else ())
 
     def _take_clusters(self, names: list[str]) -> None:
-        clusters = [(cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None]
+        ours = [name for name in names if self.join is None or not self.join.is_warming(name)]
+        clusters = [(cluster, self.view.endpoint_set(name)) for name in ours if (cluster := self.view.cluster(name)) is not None]
         self.resolving.watch(clusters)
         self.finding.watch(clusters)
 
+    def _look(self) -> None:
+        """A source was answered or failed: once for all that is so in one turn."""
+        if not self._looking:
+            self._looking = True
+            gevent.spawn(self._tell_warm)
+
     def _tell_warm(self) -> None:
-        if self._warm != self.view.version and self.resolving.is_warm() and self.finding.is_warm():
+        self._looking = False
+        if self.join is not None:
+            self.join.look_soon()
+        self._tell_if_warm()
+
+    def _tell_if_warm(self) -> None:
+        if self._warm == self.view.version or not self.resolving.is_warm() or not self.finding.is_warm():
+            return
+        if self.join is None or self.join.is_warm():
             self._warm = self.view.version
             self.link.send(Warm(version=self._warm))
 
+    def _join_control_planes(self) -> None:
+        """When something is asked of them, from now on."""
+        if self.join is not None:
+            self.join.configured()
+        elif asks_control_planes(self.view):
+            # Late: gRPC and protobuf cost 30 MB, and most nodes have none of it.
+            from meshproxy.agent.xds.compose import join
+
+            self.join = join(
+                self.view, self.finding, self.resolving, self.assignments, self.link.send, self.journal, self._tell_if_warm, threaded_lookup()
+            )
+            self.join.start()
+
+    def _source_of(self, wanted: Source) -> object:
+        return AssignedSource(self.assignments, wanted) if isinstance(wanted, EdsSource) else source_of(wanted)
+
     def _publish(self, found: EndpointSet) -> None:
+        if self.join is not None and self.join.takes(found):
+            return
         self.link.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, found.cluster, found)))
 
     def _publish_secret(self, changed: Secret) -> None:
@@ -149,9 +196,19 @@ class Agent:
         from meshproxy.admin.pages import answer
 
         node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level),
-                         self.finding.states)
+                         self._brought, self._warming, self.finding.states)
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names, self.admin_logs.write)
+
+    def _brought(self, key: tuple[ResourceKind, str]) -> Brought | None:
+        if not self.view.is_brought(key):
+            return None
+        known = self.join.version_of(key) if self.join is not None else None
+        return Brought(known[0], known[1], known[3]) if known is not None else Brought("", 0.0)
+
+    def _warming(self) -> list[tuple[tuple[ResourceKind, str], Brought, Cluster | Listener]]:
+        warming = self.join.warming() if self.join is not None else []
+        return [(key, Brought(thing.version, thing.updated_s), thing.value) for key, thing in warming]
 
     def _own_counters(self) -> dict[str, int]:
         """What the agent counts itself."""
@@ -165,12 +222,18 @@ class Agent:
             **self.resolving.counters(),
             **self.finding.counters(),
             **self.secrets.counters(),
+            **(self.join.all_counters() if self.join is not None else {}),
         }
+
+    def _own_gauges(self) -> dict[str, int]:
+        return {**self.finding.gauges(), **(self.join.gauges() if self.join is not None else {})}
 
     def _end(self) -> None:
         """What is known is written out; what others hold is let go."""
         if self.admin is not None:
             self.admin.stop()
+        if self.join is not None:
+            self.join.end()
         self.log_drain.stop()
         self.sinks.step()
         self.export.flush()

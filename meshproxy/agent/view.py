@@ -133,6 +133,19 @@ class NodeView:
         """All resources of a kind, by name, packed."""
         return sorted((each for each in self._resources.values() if each.kind is kind), key=lambda each: each.name)
 
+    def resource(self, key: tuple[ResourceKind, str]) -> Resource | None:
+        """One resource, packed."""
+        return self._resources.get(key)
+
+    def all_resources(self) -> list[Resource]:
+        """Of every kind, packed."""
+        return list(self._resources.values())
+
+    def is_brought(self, key: tuple[ResourceKind, str]) -> bool:
+        """Whether it is there and a control plane brought it."""
+        resource = self._resources.get(key)
+        return resource is not None and resource.origin == "xds"
+
     def cluster(self, name: str) -> Cluster | None:
         """One cluster."""
         resource = self._resources.get((ResourceKind.CLUSTER, name))

@@ -155,6 +155,31 @@ class ListenerRow(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[str]
 
 
+class ControlPlaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked of a control plane, as `status` shows it."""
+
+    kind: str
+    """CDS, EDS, ..."""
+    source: str
+    resources: int = 0
+    """That came."""
+    version: str = ""
+    """The last that was accepted."""
+    updated_unix_s: float = 0.0
+    error: str = ""
+    """Why it cannot be asked, or why its last word was refused; "" = all is well."""
+    last_known_good: bool = False
+    """What is in force is from the disk."""
+
+
+class ControlPlanes(Message, kw_only=True):
+    """agent -> master, when it has changed and at most once a second."""
+
+    rows: list[ControlPlaneRow] = []
+    not_in_force: list[str] = []
+    """Parts of resources that this proxy does without, and resources that were refused, each with its name."""
+
+
 class NodeState(Message, kw_only=True):
     """master -> agent, at each change: what the admin API tells about processes. Also the answer to `status` (as JSON, without the tag)."""
 
@@ -172,6 +197,8 @@ class NodeState(Message, kw_only=True):
     listeners: list[ListenerRow]
     admin: str = ""
     control: str = ""
+    control_planes: list[ControlPlaneRow] = []
+    not_in_force: list[str] = []
 
 
 class PutResource(Message, kw_only=True):
@@ -185,10 +212,12 @@ class PutResources(Message, kw_only=True):
     """agent -> master: what a control plane brought and took away. The resources are without blocks.
 
     Everything of it that is good goes live in one step, and is answered by `PutAnswer` then. What a control plane cannot change (the
-    file has a resource of that name) is left as it is. A cluster's endpoints go with it.
+    file has a resource of that name) is left as it is. A cluster's endpoints go with it. `only_check`: nothing is put, the answer tells
+    at once which listeners could not have their addresses.
     """
 
     id: int
+    only_check: bool = False
     upserts: list[Resource] = []
     removes: list[tuple[ResourceKind, str]] = []
 
@@ -238,5 +267,5 @@ class Directory(msgspec.Struct, frozen=True):
 
 AnyMessage = (
     Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState
-    | PutResource | PutResources | PutAnswer | Warm | Order | Answer
+    | PutResource | PutResources | PutAnswer | ControlPlanes | Warm | Order | Answer
 )

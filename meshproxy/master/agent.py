@@ -15,7 +15,7 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import Applied, Message, Order, PutResource, PutResources, Ready, Stop, Warm
+from meshproxy.ipc.messages import Applied, ControlPlanes, Message, Order, PutResource, PutResources, Ready, Stop, Warm
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Kill, State
@@ -152,6 +152,8 @@ class AgentKeeper:
             self.on_resource(message)
         elif isinstance(message, PutResources):
             self.on_resources(message)
+        elif isinstance(message, ControlPlanes):
+            self.node.control_planes = message
         elif isinstance(message, Warm):
             self._warm = message.version
         elif isinstance(message, Applied) and message.error:
