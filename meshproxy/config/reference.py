@@ -67,6 +67,10 @@ _ENVOY_HEAD = """\
 A bootstrap in YAML or JSON, field names as snake_case or camelCase. What is not on this page is refused by name, with its path. Rules
 that Envoy's API states itself (ranges, lengths, required fields) hold here as well. Defaults are Envoy's, as are `server: envoy` and the
 statsd prefix `envoy`. Fields marked *ignored* change nothing here, for the reason given; with *warning*, `meshproxy check` says so.
+
+Control planes send every proxy the same. In what they send, fields that nobody knows are skipped, and fields marked *not in force* are
+told, not refused; everything else that is not on this page refuses that one resource, because it decides who may pass or where a request
+goes.
 """
 
 
@@ -112,6 +116,8 @@ def envoy_page() -> str:
         for field, reason in sorted(taken.ignored.items()):
             told = f"ignored, with a warning: it {reason[1:]}" if reason.startswith("!") else f"ignored: it {reason}"
             lines.append(f"`{field}`: {told.rstrip('.')}.")
+        if taken.later:
+            lines.append(f"Not in force where a control plane sends it: {', '.join(f'`{field}`' for field in sorted(taken.later))}.")
         lines = lines or ["Taken when it is empty."]
         text += "".join(textwrap.fill(f"- {line}", 139, subsequent_indent="  ", break_on_hyphens=False) + "\n" for line in lines)
     return text

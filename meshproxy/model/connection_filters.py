@@ -67,7 +67,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     any | all (`rules`) | one_of (`rules`) | not (`rules[0]`) | destination_ip, source_ip, direct_remote_ip, remote_ip (`range`, CIDR) |
     destination_port (`ports`, [first, last]) | server_name (`match`) | authenticated (`match` on the peer's URI or DNS SAN or subject;
-    None = any client with a valid certificate)
+    None = any client over TLS)
     """
 
     kind: Literal[

@@ -281,8 +281,17 @@ _COUNTED: dict[type, tuple[str, BlockKind]] = {
     TcpProxy: ("tcp", BlockKind.TCP),
     ConnectionLimit: ("connection_limit", BlockKind.CONNECTION_LIMIT),
     LocalRateLimit: ("local_rate_limit", BlockKind.LOCAL_RATE_LIMIT),
-    NetworkRbac: ("rbac", BlockKind.RBAC),
 }
+
+
+def shadow_prefix(row: NetworkRbac) -> str:
+    """`x.rbac.s.`: what the names of its shadow's metrics begin with. Like Envoy's it has no empty part."""
+    return f"{joined_prefix(row.stat_prefix)}rbac.{joined_prefix(row.shadow_stat_prefix)}"
+
+
+def joined_prefix(prefix: str) -> str:
+    """A prefix as the part of a name, with one dot behind it; "" stays."""
+    return f"{prefix}." if prefix and not prefix.endswith(".") else prefix
 
 
 def _bucket_name(listener: Listener, chain: FilterChain, at: int, row: LocalRateLimit) -> str:
@@ -314,6 +323,10 @@ def _of_listener(listener: Listener) -> Wanted:
             if type(row) in _COUNTED:
                 label, kind = _COUNTED[type(row)]
                 yield f"{label}:{row.stat_prefix}", (kind.name, row.stat_prefix)
+            elif isinstance(row, NetworkRbac):
+                yield f"rbac:{row.stat_prefix}", (BlockKind.RBAC.name, joined_prefix(row.stat_prefix))
+                if row.shadow is not None:
+                    yield f"rbac_shadow:{shadow_prefix(row)}", (BlockKind.RBAC_SHADOW.name, shadow_prefix(row))
     for label, log in logs_of(listener):
         yield label, ("log", sink_target(log))
 

@@ -42,4 +42,5 @@ cdef class PolicyList:
 cdef class AccessRules(ConnectionFilter):
     cdef PolicyList rules, shadow        # None = there are none
     cdef int64_t *cells                  # the RBAC block
+    cdef int64_t *shadow_cells           # the RBAC_SHADOW block; NULL = no shadow
     cdef int64_t held_ms

@@ -12,6 +12,7 @@ from meshproxy.scoreboard.token_bucket cimport take_token
 from meshproxy.errors import ConfigError
 from meshproxy.model import ConnectionLimit, FilterChain, Listener, LocalRateLimit, NetworkRbac, RbacRules, Rule
 from meshproxy.proxy.exchange import milliseconds
+from meshproxy.scoreboard.blocks import shadow_prefix
 
 cdef enum:
     ACTION_ALLOW = 0
@@ -49,7 +50,7 @@ def connection_filters(chain: FilterChain, place: int, Loop loop, Region region,
         elif isinstance(row, LocalRateLimit):
             made.append(RateLimiter(row, loop, region, slot, blocks[f"local_rate_limit:{row.stat_prefix}"], blocks[f"bucket:{place}:{at}"]))
         elif isinstance(row, NetworkRbac):
-            made.append(AccessRules(row, region, slot, blocks[f"rbac:{row.stat_prefix}"]))
+            made.append(AccessRules(row, region, slot, blocks))
     return made
 
 
@@ -104,21 +105,21 @@ cdef class RateLimiter:
 # -- rules
 
 cdef class AccessRules:
-    def __init__(self, model, Region region, int slot, int64_t cell):
+    def __init__(self, model, Region region, int slot, dict blocks):
         self.rules = None if model.rules is None else PolicyList(model.rules)
         self.shadow = None if model.shadow is None else PolicyList(model.shadow)
-        self.cells = region.page(slot) + cell
+        self.cells = region.page(slot) + <int64_t>blocks[f"rbac:{model.stat_prefix}"]
+        if model.shadow is not None:
+            self.shadow_cells = region.page(slot) + <int64_t>blocks[f"rbac_shadow:{shadow_prefix(model)}"]
         self.held_ms = milliseconds(model.delay_deny_s)
 
     cdef bint admit(self, ConnectionInfo info, int64_t *held_ms) except *:
         cdef bytes name
-        cdef bint found
+        cdef bint found, refused
         if self.shadow is not None:
             found = self.shadow.find(info) is not None
-            if self.shadow.action != ACTION_LOG:
-                self.cells[RBAC_SHADOW_DENIED if found == (self.shadow.action == ACTION_DENY) else RBAC_SHADOW_ALLOWED] += 1
-            else:
-                self.cells[RBAC_SHADOW_ALLOWED] += 1
+            refused = self.shadow.action != ACTION_LOG and found == (self.shadow.action == ACTION_DENY)
+            self.shadow_cells[RBAC_SHADOW_SHADOW_DENIED if refused else RBAC_SHADOW_SHADOW_ALLOWED] += 1
         if self.rules is None:
             return True
         name = self.rules.find(info)
@@ -223,12 +224,12 @@ cdef class Condition:
         return self.is_authentic(info)
 
     cdef bint is_authentic(self, ConnectionInfo info) except -1:
-        """The certificate's URI names, DNS names, or its subject match. One that was not verified says nothing about who is there."""
+        """The certificate's URI or DNS names or its subject match, if it was verified; without a match, any TLS will do (Envoy's rule)."""
         cdef TlsFacts facts = info.tls_facts
-        if facts is None or not facts.presented or not facts.verified:
+        if facts is None or self.text is None:
+            return facts is not None
+        if not facts.presented or not facts.verified:
             return False
-        if self.text is None:
-            return True
         if not facts.loaded:
             facts.load()
         for name in [*(facts.uri_sans or ()), *(facts.dns_sans or ())]:

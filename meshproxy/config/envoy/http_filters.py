@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from meshproxy.config.envoy.messages import name_in
+from meshproxy.config.envoy.told_filters import is_told
 from meshproxy.config.envoy.translation import Table, Translation, takes
 from meshproxy.config.problems import Path
 from meshproxy.model import GrpcHttp1Bridge, GrpcStats, GrpcWeb
@@ -21,6 +23,8 @@ TAKES: Table = {
         "suppress_envoy_headers",
         only={"dynamic_stats": (True,), "start_child_span": (False,)},
         suppress_grpc_request_failure_code_stats="concerns metrics that are not kept",
+        later="upstream_log upstream_log_options strict_check_headers respect_expected_rq_timeout dynamic_stats "
+        "start_child_span",
     ),
     GRPC_STATS: takes(
         "individual_method_stats_allowlist stats_for_all_methods enable_upstream_stats",
@@ -47,9 +51,12 @@ def http_filters(messages: Any, path: Path, translation: Translation) -> dict[st
                 translation.error(place, f'filter "{message.name}": "typed_config" is missing. Add it.')
             continue
         inside = (place, "typed_config")
-        name = given["typed_config"].type_url.rpartition("/")[2]
+        packed = translation.resolved(given["typed_config"], inside)
+        name = name_in(packed.type_url)
         supported = {ROUTER, *_MAKERS}
-        inner = translation.unpack(given["typed_config"], inside, supported, "HTTP filter", given.get("is_optional", False))
+        if name not in supported and index + 1 < len(messages) and is_told(packed, inside, translation):
+            continue
+        inner = translation.unpack(packed, inside, supported, "HTTP filter", given.get("is_optional", False))
         if inner is not None:
             fields = translation.fields(inner, inside)
             if name == ROUTER:

@@ -12,7 +12,10 @@ from meshproxy.model import Policy, RbacRules, Rule
 _RBAC = "envoy.config.rbac.v3."
 
 TAKES: Table = {
-    _RBAC + "RBAC": takes("action policies"),
+    _RBAC + "RBAC": takes(
+        "action policies",
+        later="audit_logging_options",
+    ),
     _RBAC + "Policy": takes("permissions principals"),
     _RBAC + "Permission": takes(
         "and_rules or_rules any destination_ip destination_port destination_port_range not_rule requested_server_name"

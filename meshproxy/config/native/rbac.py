@@ -82,7 +82,7 @@ class _Ports:
 
 
 class _Authenticated:
-    """`true` for any valid certificate, or a condition on its name (None in the model)."""
+    """`true` for any client over TLS, or a condition on its name (None in the model)."""
 
     label = f"true, or {STRING.label}"
 
@@ -110,7 +110,7 @@ RULE = Section(
         Row("source_ip", _RANGE, "The client's address, as its connection or a PROXY header tells it."),
         Row("direct_remote_ip", _RANGE, "The address of who is connected."),
         Row("remote_ip", _RANGE, "The client's address."),
-        Row("authenticated", _Authenticated(), "The client has a valid certificate, with this URI or DNS name or subject."),
+        Row("authenticated", _Authenticated(), "The client speaks TLS, or has a verified certificate with this URI, DNS name or subject."),
     ),
     help="A condition on a connection: `any`, or one of these.",
     make=lambda values, path, problems: _make_rule(values, path, problems),
@@ -187,7 +187,7 @@ RBAC = Section(
     (
         Row("rules", RULES, "What is done.", default=None, shown_default="none"),
         Row("shadow", RULES, "What would be done: only counted.", default=None, shown_default="none"),
-        Row("shadow_stat_prefix", Text(), "The name of the shadow's metrics.", default=""),
+        Row("shadow_stat_prefix", Text(), "A part of the names of the shadow's metrics.", default=""),
         Row("delay_deny", Duration(zero="at once"), "Wait before who may not is closed.", "delay_deny_s", default=0.0),
         STAT_PREFIX,
     ),
