@@ -29,15 +29,20 @@ from meshproxy.model import (
     Endpoint,
     EndpointSet,
     FilterChain,
+    ForwardAction,
     HttpConnectionManager,
     Listener,
     Node,
+    PathMatch,
     ResourceKind,
+    Route,
     RouteTable,
     Secret,
     SocketAddress,
     Stats,
     TicketKeys,
+    VirtualHost,
+    WeightedCluster,
 )
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.scoreboard.region import Region
@@ -133,6 +138,15 @@ class Scene:
         self.asked[type_url] = Asked(names, handler, on_missing, on_failed, known)
         return self.asked[type_url]
 
+    @staticmethod
+    def counters() -> dict[str, int]:
+        return {}
+
+    gauges = counters
+
+    def close(self) -> None:
+        """Nothing is open."""
+
     def publish(self, found: EndpointSet) -> None:
         if not self.join.takes(found):
             self.send(PutResource(resource=pack(ENDPOINTS, found.cluster, found)))
@@ -140,11 +154,11 @@ class Scene:
     def send(self, message) -> None:
         if isinstance(message, PutResource):
             self.quick.append(message)
-        elif message.only_check:
+        elif isinstance(message, PutResources) and message.only_check:
             refused = [Refusal(LISTENER, each.name, self.refused_addresses[each.name]) for each in message.upserts if each.name in self.refused_addresses]
             self.checks.append(message)
             gevent.spawn(self.join.answered, PutAnswer(id=message.id, refused=refused))
-        else:
+        elif isinstance(message, PutResources):
             self.puts.append(message)
 
     @staticmethod
@@ -427,3 +441,45 @@ def test_routes_of_a_listener_of_the_file(scene) -> None:
     node.say(RDS.type_url, table("r"))
     assert node.put() == [("ROUTE_TABLE", "r")]
     assert node.join.is_warm()
+
+
+def to(name: str, *clusters: str) -> RouteTable:
+    routes = tuple(Route(path=PathMatch(kind="prefix", value=f"/{each}"), action=ForwardAction(clusters=(WeightedCluster(name=each),))) for each in clusters)
+    return RouteTable(name=name, virtual_hosts=(VirtualHost(name="all", domains=("*",), routes=routes),))
+
+
+def test_routes_wait_for_a_cluster_that_is_on_its_way_and_it_for_routes_that_name_it_still(scene) -> None:
+    node = scene()
+    node.say(CDS.type_url, cluster("old"), full=True)
+    node.put()
+    node.say(LDS.type_url, listener("one", "r"), full=True)
+    node.say(RDS.type_url, to("r", "old"))
+    node.put()
+
+    node.say(CDS.type_url, eds("new"), full=True, version="2")
+    node.say(RDS.type_url, to("r", "new", "unknown"), version="2")
+    assert node.puts == []
+    node.say(EDS.type_url, endpoints("new", 1))
+    assert node.put() == [("CLUSTER", "new"), ("ENDPOINTS", "new")]
+    assert node.put() == [("ROUTE_TABLE", "r")], "not for one that nobody sends"
+    assert node.put() == [("-CLUSTER", "old")]
+
+
+def test_nobody_waits_for_long(scene, monkeypatch) -> None:
+    monkeypatch.setattr("meshproxy.agent.xds.apply.HOLD_S", 0.0)
+    node = scene()
+    node.say(CDS.type_url, eds("slow"), cluster("old"), full=True)
+    node.put()
+    node.asked[EDS.type_url].missing("slow")
+    node.turn()
+    node.put()
+    node.say(CDS.type_url, eds("late"), full=True)
+    node.turn()
+    node.say(LDS.type_url, listener("one", "r"), full=True)
+    node.say(RDS.type_url, to("r", "late"))
+
+    while node.puts:
+        node.put()
+
+    assert node.view.listeners().__next__().name == "one"
+    assert node.view.cluster("old") is None

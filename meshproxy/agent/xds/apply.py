@@ -24,7 +24,7 @@ from meshproxy.agent.resolving import Resolving
 from meshproxy.agent.view import NodeView
 from meshproxy.agent.xds.assignments import Assignments, is_in_hub
 from meshproxy.agent.xds.last_good import Kept, LastGood
-from meshproxy.clock import unix_s
+from meshproxy.clock import monotonic_s, unix_s
 from meshproxy.discovery.xds.kinds import CDS, EDS, LDS, RDS, SDS, short
 from meshproxy.discovery.xds.watch import Errors, Item, Update
 from meshproxy.errors import ConfigError
@@ -34,20 +34,26 @@ from meshproxy.master.puts import is_brought, route_tables_of, secrets_of
 from meshproxy.model import (
     Cluster,
     ConfigSource,
+    Dynamic,
     EdsSource,
     EndpointSet,
+    ForwardAction,
     HttpConnectionManager,
     Listener,
     Resource,
     ResourceKind,
     RouteTable,
     Secret,
+    TcpProxy,
 )
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.model.xds import config_source_name
 
 CHECK_PATIENCE_S = 2.0
 """For the master's word whether addresses can be had; it says so at once."""
+HOLD_S = 1.0
+"""At most, for clusters that are named before they are warm, and for routes that still name one that goes. Control planes that send a whole
+snapshot at once are told to send it in an order that needs none of this, and do not."""
 TELL_S = 1.0
 """Between two reports to the master."""
 MOST_LINES = 100
@@ -92,10 +98,18 @@ class Subscription(Protocol):
 class Xds(Protocol):
     """`agent.xds.client`. `names` None = all there is."""
 
+    dynamic: Dynamic
+
     def subscribe(
         self, type_url: str, source: ConfigSource, names: set[str] | None, handler: Callable[[Update], Errors], *,
         on_missing: Callable[[str], None], on_failed: Callable[[str], None], known: dict[str, str],
     ) -> Subscription: ...
+
+    def counters(self) -> dict[str, int]: ...
+
+    def gauges(self) -> dict[str, int]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass
@@ -173,6 +187,8 @@ class Join:
         self._gone: set[Key] = set()
         self._fresh: set[Key] = set()
         """Route tables and secrets that came and are to be put."""
+        self._held: dict[Key, float] = {}
+        """What could be put, were it not for clusters that are warming or still named; until when."""
         self._found: dict[str, EndpointSet] = {}
         """Of clusters that are not in force as they are wanted."""
         self._warming: set[Key] = set()
@@ -209,6 +225,7 @@ class Join:
 
     def configured(self) -> None:
         """The master said something about clusters, listeners, secrets or settings."""
+        self._xds.dynamic = self._view.settings.dynamic
         self._ask_for_all(CDS.type_url, self._view.settings.dynamic.cds, self._take_clusters)
         if self._entrances_begun:
             self._ask_for_all(LDS.type_url, self._view.settings.dynamic.lds, self._take_listeners)
@@ -613,6 +630,8 @@ class Join:
         upserts: dict[Key, Resource] = {}
         for key in [key for key in self._warming if self.things[key].state == "ready"]:
             thing = self.things[key]
+            if isinstance(thing.value, Listener) and self._waits_for(key, self._names_of(thing)):
+                continue
             thing.state = "sent"
             for resource in thing.resources:
                 if resource.kind is ResourceKind.SECRET:
@@ -623,8 +642,7 @@ class Join:
             elif (found := self._found.pop(key[1], None)) is not None:
                 upserts[ResourceKind.ENDPOINTS, key[1]] = pack(ResourceKind.ENDPOINTS, key[1], found)
         upserts |= self._fresh_resources()
-        removes = [key for key in self._gone if self._view.is_brought(key)]
-        self._gone.clear()
+        removes = self._removes()
         if removes or any(kind is not ResourceKind.ENDPOINTS for kind, _ in upserts):
             removes += self._orphans(upserts.keys())
         self._count(upserts, removes)
@@ -639,12 +657,52 @@ class Join:
         made: dict[Key, Resource] = {}
         for kind, name in fresh:
             value: RouteTable | Secret | None = self._table(name, listeners) if kind is ResourceKind.ROUTE_TABLE else self._filled(secrets[name])
-            if value is not None:
+            if isinstance(value, RouteTable) and self._waits_for((kind, name), clusters_of(value)):
+                self._fresh.add((kind, name))
+            elif value is not None:
                 resource = pack(kind, name, value)
                 there = self._view.resource((kind, name))
                 if there is None or there.body != resource.body:
                     made[kind, name] = resource
         return made
+
+    def _removes(self) -> list[Key]:
+        """What is gone; a cluster that routes still name stays for a moment, because mostly the routes are on their way."""
+        gone, self._gone = self._gone, set()
+        removes = [key for key in gone if self._view.is_brought(key)]
+        if not any(kind is ResourceKind.CLUSTER for kind, _ in removes):
+            return removes
+        named = {name for table in self._view.route_tables() for name in clusters_of(table)}
+        named |= {name for listener in self._view.listeners() for name in relayed_to(listener)}
+        late = {key for key in removes if key[0] is ResourceKind.CLUSTER and key[1] in named and self._hold(key)}
+        self._gone |= late
+        return [key for key in removes if key not in late]
+
+    def _names_of(self, thing: Thing) -> set[str]:
+        """Clusters that a listener with all that is in it sends to."""
+        assert isinstance(thing.value, Listener)
+        tables: list[RouteTable] = [unpack(each) for each in thing.resources if each.kind is ResourceKind.ROUTE_TABLE]  # type: ignore[misc]
+        return relayed_to(thing.value).union(*map(clusters_of, tables))
+
+    def _waits_for(self, key: Key, clusters: Iterable[str]) -> bool:
+        """Whether some of these are on their way and nothing of their names is there yet. Not for long: a listener or a table of
+        routes has other clusters too."""
+        late = any((ResourceKind.CLUSTER, name) in self._warming and self._view.cluster(name) is None for name in clusters)
+        if late and self._hold(key):
+            return True
+        self._held.pop(key, None)
+        return False
+
+    def _hold(self, key: Key) -> bool:
+        """Whether its time is not over; when it is, somebody looks again."""
+        now_s = monotonic_s()
+        if key not in self._held:
+            self._held[key] = now_s + HOLD_S
+            gevent.spawn_later(HOLD_S, self.look_soon)
+        if now_s < self._held[key]:
+            return True
+        del self._held[key]
+        return False
 
     def _orphans(self, upserts: Iterable[Key]) -> list[Key]:
         """Route tables and secrets that nobody names any more."""
@@ -719,6 +777,7 @@ class Join:
             "cluster_manager.warming_clusters": warming.count(ResourceKind.CLUSTER),
             "listener_manager.total_listeners_warming": warming.count(ResourceKind.LISTENER),
             "control_plane.last_known_good": int(bool(self.from_disk)),
+            **self._xds.gauges(),
         }
 
     def rows(self) -> list[ControlPlaneRow]:
@@ -750,10 +809,11 @@ class Join:
 
     def all_counters(self) -> dict[str, int]:
         """By metric name."""
-        return dict(self.counters)
+        return {**self.counters, **self._xds.counters()}
 
     def end(self) -> None:
         """What is to be on disk is."""
+        self._xds.close()
         self._last_good.write()
 
     def version_of(self, key: Key) -> tuple[str, float, tuple[str, ...], str] | None:
@@ -764,6 +824,18 @@ class Join:
             if type_url == _NAMED.get(key[0]) and (came := named.came.get(key[1])) is not None:
                 return came.version, came.updated_s, came.notes, ""
         return None
+
+
+def clusters_of(table: RouteTable) -> set[str]:
+    """Names of the clusters that it sends to."""
+    actions = (route.action for host in table.virtual_hosts for route in host.routes)
+    return {cluster.name for action in actions if isinstance(action, ForwardAction) for cluster in action.clusters}
+
+
+def relayed_to(listener: Listener) -> set[str]:
+    """Names of the clusters that its connections go to."""
+    terminals = (chain.terminal for chain in listener.all_chains)
+    return {cluster.name for terminal in terminals if isinstance(terminal, TcpProxy) for cluster in terminal.clusters}
 
 
 _WILD = {CDS.type_url: ResourceKind.CLUSTER, LDS.type_url: ResourceKind.LISTENER}
