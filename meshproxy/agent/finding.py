@@ -104,6 +104,10 @@ class Finding:
         watched = self._watched.get(cluster)
         return watched is None or watched.merge.is_warm()
 
+    def clusters(self) -> list[str]:
+        """Whose sources are watched, by name."""
+        return sorted(self._watched)
+
     def states(self, cluster: str) -> list[SourceState]:
         """The sources of a cluster; [] of one that has none."""
         watched, now_s = self._watched.get(cluster), monotonic_s()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import meshproxy
 from meshproxy.clock import monotonic_s
-from meshproxy.ipc.messages import ControlPlanes, NodeState, WorkerRow
+from meshproxy.ipc.messages import NodeState, WorkerRow
 from meshproxy.master.configuration import Change, Configuration
 from meshproxy.master.journal import Journal
 from meshproxy.master.listeners import Bindings
@@ -68,8 +68,6 @@ class Node:
     admin_address: Address | None = None
     admin_asked: Address | None = None
     """As the configuration has it; `admin_address` has the port that the kernel picked."""
-    control_planes: ControlPlanes = field(default_factory=ControlPlanes)
-    """As the agent said last."""
     owner: bool = True
     """False in a new master before it has taken over: another one steers, answers orders and speaks to systemd."""
     idle: bool = False
@@ -113,8 +111,6 @@ class Node:
             listeners=self.bindings.rows(self.configuration.listeners()),
             admin=str(self.admin_address or ""),
             control=self.control_path,
-            control_planes=self.control_planes.rows,
-            not_in_force=self.control_planes.not_in_force,
         )
 
 

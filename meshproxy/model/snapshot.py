@@ -10,6 +10,7 @@ import msgspec
 
 from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
+from meshproxy.model.discovery import ConsulNode
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from meshproxy.model.route import RouteTable
 from meshproxy.model.telemetry import AccessLog
@@ -55,11 +56,22 @@ class StatsSink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """1500 of Ethernet less IPv6 and UDP headers, rounded as statsd's own documents advise."""
 
 
+class StatsTag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tag of metrics besides Envoy's own: `value` on all, or what `regex` finds in the name that metrics of a thing begin with
+    (`cluster.web.`): its second group, else its first. One of the two is set; nothing found or an empty text is no tag."""
+
+    name: str
+    value: str = ""
+    regex: str = ""
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is done with metrics."""
 
     sinks: tuple[StatsSink, ...] = ()
     flush_interval_s: float = 5.0
+    tags: tuple[StatsTag, ...] = ()
+    """In dialects that have tags."""
     histogram_buckets_ms: tuple[float, ...] = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
     """Upper bounds in Prometheus text; Envoy's."""
 
@@ -94,6 +106,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: Node = Node()
     stats: Stats = Stats()
     process: Process = Process()
+    consul: ConsulNode | None = None
+    """The node's own Consul, where it has one."""
     dynamic: Dynamic = Dynamic()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -28,7 +28,7 @@ from meshproxy.clock import monotonic_s, unix_s
 from meshproxy.discovery.xds.kinds import CDS, EDS, LDS, RDS, SDS, short
 from meshproxy.discovery.xds.watch import Errors, Item, Update
 from meshproxy.errors import ConfigError
-from meshproxy.ipc.messages import ControlPlaneRow, ControlPlanes, PutAnswer, PutResource, PutResources
+from meshproxy.ipc.messages import ControlPlaneRow, PutAnswer, PutResource, PutResources
 from meshproxy.master.journal import Journal
 from meshproxy.master.puts import is_brought, route_tables_of, secrets_of
 from meshproxy.model import (
@@ -54,8 +54,6 @@ CHECK_PATIENCE_S = 2.0
 HOLD_S = 1.0
 """At most, for clusters that are named before they are warm, and for routes that still name one that goes. Control planes that send a whole
 snapshot at once are told to send it in an order that needs none of this, and do not."""
-TELL_S = 1.0
-"""Between two reports to the master."""
 MOST_LINES = 100
 """Of what is not in force: a control plane's habits show themselves in the first."""
 Key = tuple[ResourceKind, str]
@@ -195,8 +193,6 @@ class Join:
         self._named: dict[tuple[str, ConfigSource], Named] = {}
         self._wild: dict[str, tuple[ConfigSource, Subscription]] = {}
         self._standings: dict[tuple[str, ConfigSource], Standing] = {}
-        self._told: ControlPlanes | None = None
-        self._telling = False
         self._heard: set[str] = set()
         """Type URLs of what was said, or will not be, about all there is."""
         self._entrances_begun = False
@@ -578,16 +574,6 @@ class Join:
             self._ask_for_all(LDS.type_url, self._view.settings.dynamic.lds, self._take_listeners)
             self._ask_by_name()
         self._changed()
-        if not self._telling:
-            self._telling = True
-            gevent.spawn_later(0.0 if self._told is None else TELL_S, self._tell)
-
-    def _tell(self) -> None:
-        self._telling = False
-        now = ControlPlanes(rows=self.rows(), not_in_force=self.not_in_force())
-        if now != self._told:
-            self._told = now
-            self._send(now)
 
     def _is_warm(self, key: Key, thing: Thing) -> bool:
         clusters, listeners = ([thing.value], []) if isinstance(thing.value, Cluster) else ([], [thing.value])

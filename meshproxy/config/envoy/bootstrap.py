@@ -96,8 +96,6 @@ def read(document: Document, env: Mapping[str, str], problems: Problems) -> Snap
 def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
     """A Bootstrap message."""
     given = translation.fields(message, path)
-    if "stats_config" in given:
-        translation.fields(given["stats_config"], (path, "stats_config"))
     managed = translation.fields(given["cluster_manager"], (path, "cluster_manager")) if "cluster_manager" in given else {}
     if "local_cluster_name" in managed:
         translation.problems.refer("cluster", managed["local_cluster_name"], ((path, "cluster_manager"), "local_cluster_name"))
@@ -131,6 +129,7 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
         where, what = problems.sourced[0]
         wrong = f'{what}: a control plane tells proxies apart by node "id" and "cluster", and one of them is missing.'
         problems.error(where, f"{wrong} Set both under node.")
+    tags = stats.stats_tags(given["stats_config"], (path, "stats_config"), translation) if "stats_config" in given else ()
     made: dict[str, Any] = {"flush_interval_s": seconds(given["stats_flush_interval"])} if "stats_flush_interval" in given else {}
     return Snapshot(
         listeners=tuple(item for item, _ in listeners),
@@ -139,7 +138,7 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
         secrets=problems.secrets.all(),
         admin=admin,
         node=node,
-        stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), **made),
+        stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), tags=tags, **made),
         dynamic=dynamic,
     )
 
