@@ -43,7 +43,9 @@ SECTIONS = {
     "static_secrets": Section("SecretsConfigDump", "StaticSecret", "secret", ResourceKind.SECRET, "file"),
     "dynamic_active_secrets": Section("SecretsConfigDump", "DynamicSecret", "secret", ResourceKind.SECRET, "control plane"),
     "static_endpoint_configs": Section("EndpointsConfigDump", "StaticEndpointConfig", "endpoint_config", ResourceKind.ENDPOINTS, "file"),
-    "dynamic_endpoint_configs": Section("EndpointsConfigDump", "DynamicEndpointConfig", "endpoint_config", ResourceKind.ENDPOINTS, "control plane"),
+    "dynamic_endpoint_configs": Section(
+        "EndpointsConfigDump", "DynamicEndpointConfig", "endpoint_config", ResourceKind.ENDPOINTS, "control plane"
+    ),
 }
 """By `?resource=`."""
 

@@ -175,7 +175,8 @@ class Agent:
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
-        if message.settings is not None or any(each.kind not in (ResourceKind.ENDPOINTS, ResourceKind.ROUTE_TABLE) for each in message.upserts) or gone:
+        quiet = (ResourceKind.ENDPOINTS, ResourceKind.ROUTE_TABLE)
+        if message.settings is not None or gone or any(each.kind not in quiet for each in message.upserts):
             self._join_control_planes()
         self.link.send(Applied(version=message.version))
         self._tell_warm()
@@ -219,7 +220,8 @@ class Agent:
             from meshproxy.agent.xds.compose import join
 
             self.join = join(
-                self.view, self.finding, self.resolving, self.assignments, self.link.send, self.journal, self._tell_if_warm, threaded_lookup()
+                self.view, self.finding, self.resolving, self.assignments, self.link.send, self.journal, self._tell_if_warm,
+                threaded_lookup(),
             )
             self.join.start()
 

@@ -58,8 +58,8 @@ class Configuration:
     # -- a change
 
     def boot(self, resources: list[Resource], sockets: Sockets) -> list[Refusal]:
-        """The first of all. What a control plane brought and cannot be taken is left out: it must not keep the worker from serving the rest.
-        Raises ChangeRefused when something of the file is refused."""
+        """The first of all. What a control plane brought and cannot be taken is left out: it must not keep the worker from serving the
+        rest. Raises ChangeRefused when something of the file is refused."""
         sockets = list(sockets)
         swaps, refused = self._compile_all(resources, sockets)
         brought = {(each.kind, each.name) for each in resources if each.origin == "xds"}
@@ -72,7 +72,7 @@ class Configuration:
         return refused
 
     def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
-        """Make resources live; what went out of use. All is compiled before the first thing is swapped: ChangeRefused leaves all as it was."""
+        """Make resources live; what went out of use. All is compiled before the first is swapped: ChangeRefused leaves all as it was."""
         sockets = list(sockets)
         try:
             swaps, refused = self._compile_all(upserts, sockets)

@@ -317,7 +317,7 @@ def test_what_is_not_named_any_more_goes_with_what_it_had(scene) -> None:
     assert node.asked[RDS.type_url].cancelled
     node.say(CDS.type_url, removed=["a", "a", "unknown"])
     assert node.put() == [("-CLUSTER", "a")]
-    assert node.join.counters["cluster_manager.cluster_removed"] == 1
+    assert node.join.all_counters()["cluster_manager.cluster_removed"] == 1
 
 
 def test_an_address_that_cannot_be_had_is_told_in_the_answer(scene) -> None:
@@ -466,7 +466,7 @@ def test_routes_wait_for_a_cluster_that_is_on_its_way_and_it_for_routes_that_nam
 
 
 def test_nobody_waits_for_long(scene, monkeypatch) -> None:
-    monkeypatch.setattr("meshproxy.agent.xds.apply.HOLD_S", 0.0)
+    monkeypatch.setattr("meshproxy.agent.xds.putting.HOLD_S", 0.0)
     node = scene()
     node.say(CDS.type_url, eds("slow"), cluster("old"), full=True)
     node.put()

@@ -131,7 +131,7 @@ def test_a_cluster_or_routes_that_are_not_there_yet(tmp_path: Path, plane: Contr
 
 
 def test_the_good_goes_live_and_the_bad_is_named(tmp_path: Path, plane: ControlPlane, origins: list[Origin]) -> None:
-    port, other, taken = free_ports(3)
+    port, other = free_ports(2)
     give_all(plane, port, origins[0])
 
     with Node(tmp_path, bootstrap(plane)) as node, Origin(_saying(7)) as holder:
@@ -139,7 +139,8 @@ def test_the_good_goes_live_and_the_bad_is_named(tmp_path: Path, plane: ControlP
         assert 'listener "bad": cannot bind' in plane.wait_error("LDS")
         becomes(node, lambda: who(other), "0")
         assert who(port) == "0"
-        plane.give(CDS=[cluster("web"), cluster("odd", lb_policy="CLUSTER_PROVIDED"), cluster("fine")], EDS=[endpoints("web", origins[1].port)])
+        odd = cluster("odd", lb_policy="CLUSTER_PROVIDED")
+        plane.give(CDS=[cluster("web"), odd, cluster("fine")], EDS=[endpoints("web", origins[1].port)])
         assert "odd" in plane.wait_error("CDS")
         becomes(node, lambda: who(port), "1")
         becomes(node, lambda: "fine::" in admin(node, "/clusters"), True)
@@ -188,7 +189,7 @@ def test_a_reload_keeps_what_came_and_a_file_without_control_planes_drops_it(
     config = bootstrap(plane)
 
     with Node(tmp_path, config) as node:
-        mine = listener("mine", own, **{"route_config": routes("m", "web2")})
+        mine = listener("mine", own, route_config=routes("m", "web2"))
         static = {"clusters": [*config["static_resources"]["clusters"], {**cluster("web2"), "eds_cluster_config": {
             "eds_config": {"ads": {}, "resource_api_version": "V3"}, "service_name": "web"}}], "listeners": [mine]}
         with Load(port, 4) as load:
