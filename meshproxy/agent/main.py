@@ -18,8 +18,10 @@ from meshproxy.admin.access_log import AdminLogs
 from meshproxy.admin.node import AdminNode, Brought
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.access_logs import AccessLogs
+from meshproxy.agent.cataloguing import Cataloguing
 from meshproxy.agent.export import StatsdExport
 from meshproxy.agent.finding import Finding
+from meshproxy.agent.following import Following
 from meshproxy.agent.link import MasterLink
 from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
@@ -29,6 +31,8 @@ from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.view import NodeView
 from meshproxy.agent.xds.assignments import AssignedSource, Assignments, asks_control_planes
 from meshproxy.clock import monotonic_s
+from meshproxy.discovery.consul import ConsulSource
+from meshproxy.discovery.consul_config import Copies
 from meshproxy.discovery.sources import source_of
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
@@ -51,7 +55,7 @@ from meshproxy.ipc.messages import (
     Warm,
 )
 from meshproxy.master.journal import Journal
-from meshproxy.model import Cluster, EdsSource, EndpointSet, Listener, ResourceKind, Secret, Source
+from meshproxy.model import Cluster, ConsulService, EdsSource, EndpointSet, Listener, ResourceKind, Secret, Source
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.telemetry.logs import LogSinks
 
@@ -75,17 +79,20 @@ class Agent:
 
     def __init__(self, boot: AgentBoot) -> None:
         self._idle = boot.idle
+        self._state_directory = boot.state_directory
         self.view = NodeView.of(boot)
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._look)
+        self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._look)
         self.assignments = Assignments()
         self.finding = Finding(self._publish, self.journal, self._look, self._source_of)
         self.join: Join | None = None
         """From when a control plane is asked for anything."""
         hostname = socket.gethostname()
         self.registering = Registering(self.view, hostname, self.journal)
+        self.following = Following(self.view, Copies(boot.state_directory), self.link.order, self.journal)
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
@@ -103,11 +110,13 @@ class Agent:
     def run(self) -> int:
         """Start all, say Ready, wait, end all."""
         self._take_clusters([each.name for each in self.view.resources(ResourceKind.CLUSTER)])
+        self.cataloguing.configure()
         self.secrets.watch(self.view.secrets())
         self.access_logs.configure()
         self._take_settings(self.view.settings)
         finders = (self.resolving.run, self.finding.run, self.secrets.run)
-        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep, self.registering.run):
+        registries = (self.registering.run, self.following.run, self.cataloguing.run)
+        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep, *registries):
             self._start(part)
         self._join_control_planes()
         if self.admin is not None:
@@ -147,9 +156,13 @@ class Agent:
             SourceRow(cluster=name, source=each.name, endpoints=each.endpoints, age_s=round(each.age_s, 1), error=each.error)
             for name in self.finding.clusters() for each in self.finding.states(name) if not each.name.startswith("eds ")
         ]
+        sources += self.cataloguing.rows()
         planes = self.join.rows() if self.join is not None else []
         odd = self.join.not_in_force() if self.join is not None else []
-        report = AgentReport(sources=sources, registrations=self.registering.rows(), control_planes=planes, not_in_force=odd)
+        report = AgentReport(
+            sources=sources, registrations=self.registering.rows(), configurations=self.following.rows(), control_planes=planes,
+            not_in_force=odd,
+        )
         self.link.send(Report(id=message.id, report=report))
 
     def _leave(self, message: Leave) -> None:
@@ -163,6 +176,7 @@ class Agent:
 
     def _configure(self, message: Configure) -> None:
         self.view.configure(message)
+        changed = {*(each.kind for each in message.upserts), *(kind for kind, _ in message.removes)}
         gone = [name for kind, name in message.removes if kind is ResourceKind.CLUSTER]
         self.resolving.forget(gone)
         self.finding.forget(gone)
@@ -172,6 +186,9 @@ class Agent:
         self.access_logs.configure()
         self.registering.came(each.name for each in message.upserts if each.kind is ResourceKind.LISTENER)
         self.registering.changed()
+        self.following.changed()
+        if any(kind in (ResourceKind.ROUTE_TABLE, ResourceKind.CLUSTER) for kind in changed):
+            self.cataloguing.configure()
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
@@ -205,7 +222,7 @@ class Agent:
         self._tell_if_warm()
 
     def _tell_if_warm(self) -> None:
-        if self._warm == self.view.version or not self.resolving.is_warm() or not self.finding.is_warm():
+        if self._warm == self.view.version or not self.resolving.is_warm() or not self.finding.is_warm() or not self.cataloguing.is_warm():
             return
         if self.join is None or self.join.is_warm():
             self._warm = self.view.version
@@ -221,11 +238,14 @@ class Agent:
 
             self.join = join(
                 self.view, self.finding, self.resolving, self.assignments, self.link.send, self.journal, self._tell_if_warm,
-                threaded_lookup(),
+                threaded_lookup(), self._state_directory,
             )
             self.join.start()
 
     def _source_of(self, wanted: Source) -> object:
+        """What the catalogue's services are found by tells it more than endpoints."""
+        if isinstance(wanted, ConsulService):
+            return ConsulSource(wanted, self.cataloguing.heard)
         return AssignedSource(self.assignments, wanted) if isinstance(wanted, EdsSource) else source_of(wanted)
 
     def _publish(self, found: EndpointSet) -> None:
@@ -279,10 +299,14 @@ class Agent:
             **self.secrets.counters(),
             **(self.join.all_counters() if self.join is not None else {}),
             **self.registering.counters(),
+            **self.following.counters(),
+            **self.cataloguing.counters(),
         }
 
     def _own_gauges(self) -> dict[str, int]:
-        return {**self.finding.gauges(), **self.registering.gauges(), **(self.join.gauges() if self.join is not None else {})}
+        """What the agent measures itself."""
+        joined = self.join.gauges() if self.join is not None else {}
+        return {**self.finding.gauges(), **self.registering.gauges(), **self.cataloguing.gauges(), **joined}
 
     def _end(self) -> None:
         """What is known is written out; what others hold is let go."""

@@ -133,9 +133,9 @@ class NodeView:
         """All resources of a kind, by name, packed."""
         return sorted((each for each in self._resources.values() if each.kind is kind), key=lambda each: each.name)
 
-    def resource(self, key: tuple[ResourceKind, str]) -> Resource | None:
+    def resource(self, kind: ResourceKind, name: str) -> Resource | None:
         """One resource, packed."""
-        return self._resources.get(key)
+        return self._resources.get((kind, name))
 
     def all_resources(self) -> list[Resource]:
         """Of every kind, packed."""

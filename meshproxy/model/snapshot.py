@@ -134,7 +134,7 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     name: str
     body: bytes
     blocks: dict[str, int] = {}
-    origin: Literal["", "xds"] = ""
+    origin: Literal["", "xds", "consul"] = ""
 
 
 BODY_TYPES: dict[ResourceKind, type] = {

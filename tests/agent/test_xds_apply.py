@@ -358,10 +358,10 @@ def test_a_secret_is_waited_for_and_follows(scene) -> None:
     assert node.puts == []
     node.say(SDS.type_url, Secret(name="cert", value=key, source=ADS, sds_name="cert"))
     assert node.put() == [("LISTENER", "one"), ("SECRET", "s")]
-    assert unpack(node.view.resource((SECRET, "s"))).value == key
+    assert unpack(node.view.resource(SECRET, "s")).value == key
     node.say(SDS.type_url, Secret(name="cert", value=other, source=ADS, sds_name="cert"))
     assert node.put() == [("SECRET", "s")]
-    assert unpack(node.view.resource((SECRET, "s"))).value == other
+    assert unpack(node.view.resource(SECRET, "s")).value == other
 
 
 def test_a_newborn_agent_removes_nothing_before_a_control_plane_said_so(scene) -> None:

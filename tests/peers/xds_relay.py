@@ -2,8 +2,8 @@
 
 On standard output: `{"stream": N, "open": METHOD, "metadata": {...}}`, `{"stream": N, "request": BASE64}`, `{"stream": N, "end": ""}`.
 From standard input: `{"stream": N, "send": BASE64}`, `{"stream": N, "close": STATUS}`, `{"listen": true}`, `{"stop": true}` (the port
-refuses), `{"refuse": STATUS}` (new streams end with it; "" = none any more). Run by path, in a process of its own: grpcio's threads and a test's hub
-or forks do not mix.
+refuses), `{"refuse": STATUS}` (new streams end with it; "" = none any more). Run by path, in a process of its own: grpcio's threads and a
+test's hub or forks do not mix.
 """
 
 from __future__ import annotations
@@ -78,11 +78,13 @@ class Relay(grpc.GenericRpcHandler):
         if tls:
             key, chain, ca = (Path(tls[name]).read_bytes() if tls.get(name) else None for name in ("key", "chain", "ca"))
             credentials = grpc.ssl_server_credentials([(key, chain)], ca, bool(ca))
-            self._server.add_secure_port(self._settings["address"], credentials)
+            port = self._server.add_secure_port(self._settings["address"], credentials)
         else:
-            self._server.add_insecure_port(self._settings["address"])
+            port = self._server.add_insecure_port(self._settings["address"])
         self._server.start()
-        self.tell(listening=True)
+        # Again on the same port, when it listens again.
+        self._settings["address"] = self._settings["address"].replace("127.0.0.1:0", f"127.0.0.1:{port}")
+        self.tell(listening=True, port=port)
 
     def stop(self) -> None:
         if self._server is not None:

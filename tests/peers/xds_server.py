@@ -25,7 +25,7 @@ from envoy.service.discovery.v3.discovery_pb2 import (
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
 
-from tests.peers.process import free_ports, peer_environment
+from tests.peers.process import peer_environment
 
 PROGRAM = Path(__file__).with_name("xds_relay.py")
 PATIENCE_S = 30.0
@@ -81,8 +81,8 @@ class XdsServer:
     """The control plane. Runs while its block does; the test's thread reads what clients said by `wait` or `next`."""
 
     def __init__(self, directory: Path, *, tls: dict[str, str] | None = None, path: str = "") -> None:
-        self.port = 0 if path else free_ports(1)[0]
-        self._settings = {"address": f"unix:{path}" if path else f"127.0.0.1:{self.port}", "tls": tls}
+        self.port = 0
+        self._settings = {"address": f"unix:{path}" if path else "127.0.0.1:0", "tls": tls}
         self._errors = directory / "xds_server.err"
         self._changed = threading.Condition()
         self.said: list[Said] = []
@@ -172,6 +172,7 @@ class XdsServer:
             with self._changed:
                 if said is not None and said.stream > self._old:
                     self.said.append(said)
+                self.port = told.get("port", self.port)
                 self._listening = told.get("listening", self._listening)
                 self.refusals += "refused" in told
                 self._changed.notify_all()

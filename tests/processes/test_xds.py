@@ -8,10 +8,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
+from tests.peers.bootstrap import Json
 from tests.peers.process import free_ports
 from tests.processes.control_plane import ControlPlane, bootstrap, cluster, endpoints, listener, routes
 from tests.support.load import Load
@@ -37,6 +39,11 @@ def origins() -> Iterator[list[Origin]]:
 
 def _saying(number: int) -> Callable[[Connection, Request], None]:
     return lambda connection, request: connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d" % number)
+
+
+def node_of(directory: Path, config: Json, **settings: Any) -> Node:
+    """Its state is the test's own."""
+    return Node(directory, config, environment={"MESHPROXY_STATE": str(directory / "state")}, **settings)
 
 
 def who(port: int) -> str:
@@ -207,13 +214,11 @@ def test_a_reload_keeps_what_came_and_a_file_without_control_planes_drops_it(
 def test_the_last_known_good_serves_while_the_control_plane_is_away(tmp_path: Path, plane: ControlPlane, origins: list[Origin]) -> None:
     (port,) = free_ports(1)
     give_all(plane, port, origins[0])
-    state = tmp_path / "state"
-    state.mkdir()
 
-    with Node(tmp_path, bootstrap(plane), environment={"STATE_DIRECTORY": str(state)}) as node:
+    with node_of(tmp_path, bootstrap(plane)) as node:
         assert who(port) == "0"
     plane.stop()
-    with Node(tmp_path, bootstrap(plane), environment={"STATE_DIRECTORY": str(state)}) as node:
+    with node_of(tmp_path, bootstrap(plane)) as node:
         becomes(node, lambda: who(port), "0")
         assert "last known good" in node.output()
         assert "last known good" in node.run_command("status").stdout

@@ -28,7 +28,7 @@ from meshproxy.discovery.xds.watch import Errors, Item, Update
 from meshproxy.errors import ConfigError
 from meshproxy.ipc.messages import ControlPlaneRow, PutAnswer
 from meshproxy.master.journal import Journal
-from meshproxy.master.puts import is_brought, secrets_of
+from meshproxy.master.puts import secrets_of
 from meshproxy.model import Cluster, ConfigSource, EdsSource, EndpointSet, ResourceKind
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.model.xds import config_source_name
@@ -64,11 +64,11 @@ class Join:
         """Type URLs of what was said, or will not be, about all there is."""
         self._entrances_begun = False
         self._looking = False
-        self._reborn = any(is_brought(each) for each in view.all_resources())
+        self._reborn = any(each.origin == "xds" for each in view.all_resources())
         """A newborn agent after another, or under a new master: what is known on disk is in force."""
         self.from_disk: set[str] = set()
         """Kinds whose last known good is in force in the place of a control plane's word."""
-        for resource in (each for each in view.all_resources() if is_brought(each)):
+        for resource in (each for each in view.all_resources() if each.origin == "xds"):
             if resource.kind in (ResourceKind.CLUSTER, ResourceKind.LISTENER):
                 self.things[resource.kind, resource.name] = Thing(unpack(resource), [resource], b"", "", (), "active", updated_s=0.0)
 
@@ -284,8 +284,8 @@ class Join:
         thing = Thing(translated.resource, [*inner, pack(*key, translated.resource)], raw, version, translated.notes)
         self.things[key] = thing
         self._putting.gone.discard(key)
-        there = self._view.resource(key)
-        if there is not None and not is_brought(there):
+        there = self._view.resource(*key)
+        if there is not None and there.origin != "xds":
             thing.state = "the file's"
             self._journal.warning("a control plane cannot change what the file has", kind=key[0].name, name=key[1])
         elif there is not None and all(self.wanted.is_in_force(each) for each in thing.resources):
@@ -366,13 +366,13 @@ class Join:
         if self._putting.is_busy:
             return
         for key, thing in self.things.items():
-            there = self._view.resource(key)
+            there = self._view.resource(*key)
             if thing.state == "active" and there is None and thing.raw:
                 thing.state = "warming"
                 self._warming.add(key)
-            elif thing.state == "active" and there is not None and not is_brought(there):
+            elif thing.state == "active" and there is not None and there.origin != "xds":
                 thing.state = "the file's"
-            elif thing.state == "the file's" and (there is None or is_brought(there)):
+            elif thing.state == "the file's" and (there is None or there.origin == "xds"):
                 thing.state = "warming"
                 self._warming.add(key)
 

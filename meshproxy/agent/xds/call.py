@@ -1,6 +1,6 @@
-"""One gRPC stream, from its connection to its end, in threads of its own: grpcio's threads and the hub meet here and nowhere else.
+"""One gRPC stream, from its start to its end, in threads of its own: grpcio's threads and the hub meet here and nowhere else.
 
-The hub calls `send` and `cancel`. What happens is told by `post`, from a thread: first perhaps `opened`, then messages, at last `ended`.
+The hub calls `send` and `cancel`. What happens is told by `post`, from a thread: messages, and at last `Ended`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ MOST_BYTES = 256 << 20
 """Of one message: some two million endpoints."""
 
 
-class Opened(NamedTuple):
-    """The connection is there, and requests may be sent."""
-
-
 class Ended(NamedTuple):
     """Nothing comes after it. `error`: for operators."""
 
@@ -34,7 +30,6 @@ class Target(NamedTuple):
     authority: str
     method: str
     metadata: Sequence[tuple[str, str]]
-    connect_timeout_s: float
     keep_alive_s: float = 0.0
     keep_alive_timeout_s: float = 20.0
 
@@ -85,15 +80,10 @@ class Call:
         import grpc
 
         with grpc.insecure_channel(self._target.target, self._options()) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(self._target.connect_timeout_s)
-            except grpc.FutureTimeoutError:
-                return f"no HTTP/2 connection within {self._target.connect_timeout_s:g} s"
-            if self._over.is_set():
-                return "cancelled"
             start = channel.stream_stream(self._target.method, None, None)
+            if self._over.is_set():
+                return "it was cancelled"
             self._call = call = start(iter(self._requests.get, None), metadata=tuple(self._target.metadata))
-            self._post(self, Opened())
             try:
                 for raw in call:
                     self._room.acquire()

@@ -190,7 +190,8 @@ class XdsClient:
         link = self._links.get(key)
         if link is None:
             link = self._links[key] = self._made("" if aggregated else type_url, source)
-            link.start()
+            # Later, so that nobody hears of a failure before having the subscription.
+            link.starting = gevent.spawn(link.start)
         return link
 
     def _made(self, type_url: str, source: ConfigSource) -> Link:

@@ -123,8 +123,3 @@ class LastGood:
 
 def _pooled(write: Callable[[], None]) -> None:
     gevent.get_hub().threadpool.apply(write)
-
-
-def state_directory() -> str:
-    """Where systemd has made room for a service's state (`StateDirectory=`); "" = nowhere."""
-    return os.environ.get("STATE_DIRECTORY", "").partition(":")[0]

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import gevent
 
-from meshproxy.agent.xds.call import Call, Ended, Opened, Target
-from meshproxy.agent.xds.dial import DialError, Dialler
+from meshproxy.agent.xds.call import Call, Ended, Target
+from meshproxy.agent.xds.dial import DialError, Dialler, authority_of
 from meshproxy.agent.xds.tunnel import Tunnel
 from meshproxy.clock import monotonic_s, unix_s
 from meshproxy.discovery.threads import in_thread
@@ -50,6 +50,16 @@ class Pauses:
         return limit_s * self._random()
 
 
+class Spoken(NamedTuple):
+    """The server speaks HTTP/2: requests may be sent."""
+
+
+class Cut(NamedTuple):
+    """The connection could not be made, or it is over."""
+
+    error: str
+
+
 class Context(NamedTuple):
     """What all links have. `post` hands an event of a thread to the hub; `moved` hears that times may have changed."""
 
@@ -77,6 +87,7 @@ class Link:
         self.identifier = ""
         """What the control plane calls itself."""
         self.failures = 0
+        self.starting: gevent.Greenlet | None = None
 
     @property
     def name(self) -> str:
@@ -90,7 +101,8 @@ class Link:
         raise NotImplementedError
 
     def close(self) -> None:
-        raise NotImplementedError
+        if self.starting is not None:
+            self.starting.kill(block=False)
 
     def took(self, request: Any) -> None:
         """A request is made: refusals are told."""
@@ -130,42 +142,51 @@ class GrpcLink(Link):
         self._parse = parse
         self._pauses = Pauses(context.random)
         self._turn = 0
+        self._opened = False
         self._call: Call | None = None
         self._tunnel: Tunnel | None = None
         self._again: gevent.Greenlet | None = None
+        self._limit: gevent.Greenlet | None = None
 
     def start(self) -> None:
         service = self.config.services[self._turn % len(self.config.services)]
+        dialler, alive, limit_s = self.context.dialler, None, service.timeout_s
         if service.cluster:
             try:
-                cluster = self.context.dialler.cluster(service.cluster)
+                cluster = dialler.cluster(service.cluster)
             except DialError as error:
-                self._lost(str(error))
+                self.context.post(self, (None, Cut(str(error))))
                 return
-            self._tunnel = Tunnel(self.context.dialler, service.cluster)
-            alive = cluster.http2.keep_alive
-            target = Target(
-                self._tunnel.target, service.authority or service.cluster, self._method, service.initial_metadata,
-                service.timeout_s or cluster.connect_timeout_s or READY_S,
-                alive.interval_s if alive is not None else 0.0, alive.timeout_s if alive is not None else 0.0,
-            )
-        else:
-            plain = service.target_uri
-            authority = service.authority or ("localhost" if plain.startswith("unix") else plain.rpartition("/")[2])
-            target = Target(plain, authority, self._method, service.initial_metadata, service.timeout_s or READY_S)
-        self._call = Call(target, self._parse, lambda call, event: self.context.post(self, (call, event)))
+            alive, limit_s = cluster.http2.keep_alive, limit_s or cluster.connect_timeout_s
+        limit_s = limit_s or READY_S
+        self._tunnel = Tunnel(lambda: dialler.reach(service), lambda: self._tell(call, Spoken()), lambda why: self._tell(call, Cut(why)))
+        target = Target(
+            self._tunnel.target, service.authority or service.cluster or authority_of(service.target_uri), self._method,
+            service.initial_metadata, alive.interval_s if alive is not None else 0.0, alive.timeout_s if alive is not None else 0.0,
+        )
+        self._opened = False
+        self._call = call = Call(target, self._parse, self._tell)
+        self._limit = gevent.spawn_later(limit_s, self._tell, call, Cut(f"no HTTP/2 connection within {limit_s:g} s"))
 
-    def happened(self, posted: tuple[Call, Any]) -> None:
-        """An event of the call's threads, in the hub."""
+    def _tell(self, call: Call, event: Any) -> None:
+        self.context.post(self, (call, event))
+
+    def happened(self, posted: tuple[Call | None, Any]) -> None:
+        """An event of the connection, or of the call's threads."""
         call, event = posted
         if call is not self._call:
             return
-        if isinstance(event, Opened):
-            self.reached()
-            self.stream.opened()
+        if isinstance(event, Spoken):
+            if not self._opened:
+                self._opened = True
+                self.reached()
+                self.stream.opened()
+        elif isinstance(event, Cut):
+            # When the stream is there already, the call tells how it ended.
+            if not self._opened:
+                self._lost(event.error)
         elif isinstance(event, Ended):
-            error = self._tunnel.error if self._tunnel is not None else ""
-            self._lost(error or event.error)
+            self._lost(event.error)
         else:
             self._pauses.good()
             try:
@@ -184,6 +205,7 @@ class GrpcLink(Link):
         self.context.moved()
 
     def close(self) -> None:
+        super().close()
         if self._again is not None:
             self._again.kill(block=False)
         self._hang_up()
@@ -191,11 +213,13 @@ class GrpcLink(Link):
     def _lost(self, error: str) -> None:
         self._hang_up()
         self._turn += 1
-        pause_s = self._pauses.next_s()
-        self._again = gevent.spawn_later(pause_s, self.start)
+        self._again = gevent.spawn_later(self._pauses.next_s(), self.start)
         self.failed(error)
+        self.context.moved()
 
     def _hang_up(self) -> None:
+        if self._limit is not None:
+            self._limit.kill(block=False)
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -227,6 +251,7 @@ class PolledLink(Link):
         self._running = gevent.spawn(self._run)
 
     def close(self) -> None:
+        super().close()
         if self._running is not None:
             self._running.kill(block=False)
 
@@ -276,9 +301,11 @@ class RestLink(PolledLink):
         # Spread, so that a fleet that was started at once does not ask in step.
         return max(self.config.refresh_s, 0.001) * (1.0 + self.context.random() / 10)
 
-    def close(self) -> None:
-        super().close()
-        self._hang_up()
+    def _run(self) -> None:
+        try:
+            super()._run()
+        finally:
+            self._hang_up()
 
     def look(self, request: Any) -> Said | None:
         from google.protobuf import json_format

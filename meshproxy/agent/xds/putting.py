@@ -16,7 +16,7 @@ from meshproxy.clock import monotonic_s
 from meshproxy.discovery.xds.watch import Errors
 from meshproxy.ipc.messages import PutAnswer, PutResource, PutResources
 from meshproxy.master.journal import Journal
-from meshproxy.master.puts import is_brought, route_tables_of, secrets_of
+from meshproxy.master.puts import route_tables_of, secrets_of
 from meshproxy.model import EndpointSet, Listener, Resource, ResourceKind, RouteTable, Secret
 from meshproxy.model.snapshot import pack, unpack
 
@@ -108,7 +108,7 @@ class Putting:
                 self.fresh.add((kind, name))
             elif value is not None:
                 resource = pack(kind, name, value)
-                there = self._view.resource((kind, name))
+                there = self._view.resource(kind, name)
                 if there is None or there.body != resource.body:
                     made[kind, name] = resource
         return made
@@ -155,14 +155,14 @@ class Putting:
         # What is still warming replaces something that has its own until then.
         if self._wanted.warming:
             return []
-        there = [(each.kind, each.name) for kind in kinds for each in self._view.resources(kind) if is_brought(each)]
+        there = [(each.kind, each.name) for kind in kinds for each in self._view.resources(kind) if each.origin == "xds"]
         return [key for key in there if key not in named]
 
     def _count(self, upserts: Iterable[Key], removes: Iterable[Key]) -> None:
         owners = {ResourceKind.CLUSTER: "cluster_manager.cluster", ResourceKind.LISTENER: "listener_manager.listener"}
         for key in upserts:
             if key[0] in owners:
-                self.counters[f"{owners[key[0]]}_{'added' if self._view.resource(key) is None else 'modified'}"] += 1
+                self.counters[f"{owners[key[0]]}_{'added' if self._view.resource(*key) is None else 'modified'}"] += 1
         for key in removes:
             if key[0] in owners:
                 self.counters[f"{owners[key[0]]}_removed"] += 1
@@ -184,7 +184,7 @@ class Putting:
 
     def wants_sockets(self, key: Key) -> bool:
         """Whether a listener has other addresses than are its own now."""
-        value, there = self._wanted.things[key].value, self._view.resource(key)
+        value, there = self._wanted.things[key].value, self._view.resource(*key)
         assert isinstance(value, Listener)
         before = unpack(there) if there is not None else None
         return value.bind_to_port and not (isinstance(before, Listener) and before.addresses == value.addresses)

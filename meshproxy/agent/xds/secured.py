@@ -25,8 +25,12 @@ def secured(opened: Any, tls: UpstreamTls, hostname: str, alpn: str, secrets: Ma
     """The socket after the handshake. Raises OSError (ssl.SSLError is one) or ValueError with what is wrong."""
     sni = tls.sni or (hostname if tls.auto_host_sni else "")
     wrapped = _context(tls, alpn, secrets).wrap_socket(opened, server_hostname=sni or None)
-    if tls.validation is not None:
-        _check(wrapped.getpeercert(binary_form=True), tls.validation, sni if tls.auto_san_validation else "")
+    try:
+        if tls.validation is not None:
+            _check(wrapped.getpeercert(binary_form=True), tls.validation, sni if tls.auto_san_validation else "")
+    except BaseException:
+        wrapped.close()
+        raise
     return wrapped
 
 

@@ -148,7 +148,7 @@ class Wanted:
 
     def is_in_force(self, resource: Resource) -> bool:
         """Whether the node has it as it is here, or as a control plane has filled it."""
-        there = self.view.resource((resource.kind, resource.name))
+        there = self.view.resource(resource.kind, resource.name)
         if there is None:
             return False
         return there.body == resource.body or (resource.kind is ResourceKind.SECRET and unpack(resource).source is not None)
@@ -178,7 +178,7 @@ class Wanted:
         came = named.came.get(secret.sds_name or secret.name) if named is not None else None
         if came is not None:
             return msgspec.structs.replace(secret, value=came.value.value)
-        there = self.view.resource((ResourceKind.SECRET, secret.name))
+        there = self.view.resource(ResourceKind.SECRET, secret.name)
         return unpack(there) if there is not None else secret  # type: ignore[return-value]
 
     def table(self, name: str, listeners: Iterable[Listener]) -> RouteTable | None:
