@@ -254,7 +254,7 @@ cdef class Exchange(Actor):
 
     cdef bint begin_stream_filters(self) except *
     cdef void take_grpc_timeout(self) except *
-    cdef void answer_grpc(self, int outcome, int status, const char *body, size_t length) except *
+    cdef void add_grpc_status(self, int outcome, int status, const char *message, size_t length) except *
     cdef void let_filters_answer(self) except *
     cdef bint is_h2c(self) noexcept
     cdef bint refuses_underscores(self) except *

@@ -687,12 +687,14 @@ cdef class Exchange(Actor):
         if length == 0:
             length = len(body)
         if self.grpc:
-            self.answer_grpc(outcome, status, body, length)
-            return
-        has_body = not (status < 200 or status == 204 or status == 304)
-        if has_body and (length or not self.downstream.http2):
+            self.add_grpc_status(outcome, status, body, length)
+            status = 200
+            length = 0
+        elif status < 200 or status == 204 or status == 304:
+            length = 0
+        elif length:
             lines_add(&self.response_lines, b"content-length", 14, number, headers.decimal(number, length))
-            if length and content_type != NULL:
+            if content_type != NULL:
                 lines_add(&self.response_lines, b"content-type", 12, content_type, len(content_type))
         if self.route is not None and self.target is not None:
             headers.edit_response(self, self.target.response_edits, NULL, NULL)
@@ -701,7 +703,7 @@ cdef class Exchange(Actor):
         self.status = status
         self.response_started = True
         self.downstream_start_us = self.runtime.now_us
-        has_body = has_body and length > 0 and self.head.method != METHOD_HEAD
+        has_body = length > 0 and self.head.method != METHOD_HEAD
         self.downstream.send_response(self, status, NULL, NULL, not has_body)
         if has_body:
             self.bytes_sent += length
@@ -712,26 +714,13 @@ cdef class Exchange(Actor):
         self.downstream.send_end(self, NULL, 0)
         self.complete()
 
-    cdef void answer_grpc(self, int outcome, int status, const char *body, size_t length) except *:
-        """A head that is trailers too: the status of gRPC in it, whatever HTTP's would have been."""
+    cdef void add_grpc_status(self, int outcome, int status, const char *message, size_t length) except *:
+        """For a head that is trailers too: the status of gRPC in it, whatever HTTP's would have been."""
         cdef char number[24]
         lines_add(&self.response_lines, b"content-type", 12, b"application/grpc", 16)
         lines_add(&self.response_lines, b"grpc-status", 11, number, headers.decimal(number, grpc_status_of(outcome, status)))
-        if not self.downstream.http2:            # its framing says by itself that there is no body
-            lines_raw(&self.response_lines, b"content-length: 0\r\n", 19)
         if length:
-            add_grpc_message(&self.response_lines, body, length)
-        if self.route is not None and self.target is not None:
-            headers.edit_response(self, self.target.response_edits, NULL, NULL)
-        headers.send_response(self, NULL, NULL)
-        self.let_filters_answer()
-        self.status = 200
-        self.response_started = True
-        self.downstream_start_us = self.runtime.now_us
-        self.downstream.send_response(self, 200, NULL, NULL, True)
-        self.response_complete = True
-        self.downstream.send_end(self, NULL, 0)
-        self.complete()
+            add_grpc_message(&self.response_lines, message, length)
 
     cdef void let_filters_answer(self) except *:
         cdef StreamFilter each = self.last_filter

@@ -7,7 +7,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 from meshproxy.codecs.http1 cimport *
 from meshproxy.codecs.http1_compose cimport *
-from meshproxy.proxy.lines cimport lines_add, lines_raw
+from meshproxy.proxy.lines cimport lines_add, lines_find, lines_raw
 from meshproxy.proxy.exchange cimport PHASE_LOCAL
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE, Protocol
@@ -403,7 +403,7 @@ cdef class DownstreamHttp1(DownstreamStream):
                 else:
                     self.chunked = True
                     framing = FRAME_CHUNKED
-            elif end and head != NULL and head.content_length < 0 and status >= 200 and status not in (204, 304) and x.head.method != METHOD_HEAD:
+            elif end and self.lacks_length(x, status, head):
                 lines_raw(&x.response_lines, b"content-length: 0\r\n", 19)     # HTTP/2 says by its framing that there is no body
             if x.head.minor_version == 0 and not self.close_after and x.head.length:
                 lines_raw(&x.response_lines, b"connection: keep-alive\r\n", 24)
@@ -418,6 +418,15 @@ cdef class DownstreamHttp1(DownstreamStream):
             x.response_copy.length = 0
             lines_raw(&x.response_copy, out + status_line + 1, length - status_line - 3)
         self.transport.commit(length)
+
+    cdef bint lacks_length(self, Exchange x, int status, Head *head) noexcept:
+        """Whether a response without a body has to say so. To HEAD an endpoint's says what it likes, ours what GET would have got."""
+        cdef uint32_t length
+        if status < 200 or status == 204 or status == 304:
+            return False
+        if head != NULL:
+            return head.content_length < 0 and x.head.method != METHOD_HEAD
+        return lines_find(&x.response_lines, b"content-length", 14, &length) == NULL
 
     cdef void add_upgrade(self, Exchange x, const char *bytes, Head *head) except *:
         cdef int i = head.known[HEADER_UPGRADE]
