@@ -457,7 +457,7 @@ cdef class Exchange(Actor):
         cdef size_t length = self.body_length
         self.upstream = stream
         self.host = stream.host
-        self.upstream_tls = stream.tls_facts
+        self.upstream_info = stream.info
         self.phase = PHASE_UPSTREAM
         self.upstream_start_us = self.runtime.now_us
         headers.try_request(self)
@@ -850,7 +850,7 @@ cdef class Exchange(Actor):
         self.target = None
         self.cluster = None
         self.host = None
-        self.upstream_tls = None
+        self.upstream_info = None
         self.tried = None
         self.pending = None
         self.filter_state = None
