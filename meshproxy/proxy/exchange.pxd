@@ -269,7 +269,6 @@ cdef class Exchange(Actor):
     cdef void take_timeout_headers(self) except *
     cdef int64_t take_number(self, int id) noexcept
     cdef void start_try(self) except *
-    cdef bint body_is_short(self) noexcept
     cdef void start_try_timeout(self) except *
     cdef void on_upstream_lost(self, int outcome) except *
     cdef void count_host_error(self) noexcept

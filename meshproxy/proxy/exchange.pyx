@@ -8,13 +8,14 @@ from meshproxy.proxy.grpc cimport add_grpc_message, grpc_reasons, grpc_status_of
 from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
-from meshproxy.proxy.retry cimport give_retry_share, retry, status_reasons
+from meshproxy.proxy.retry cimport give_retry_share, may_repeat, retry, status_reasons
 from meshproxy.proxy.router cimport *
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
 
 cdef enum:
     KEPT_MEMORY_BYTES = 16384            # of a pooled exchange's blocks; larger ones go back to the allocator
+    SHORT_BODY_BYTES = 16384             # kept without a policy's retries: most of RPC's, and next to nothing of an upload
     MEMORY_BYTES = 1024                  # many heads with their tables of fields; a stream that is open for long holds it
 
 
@@ -210,7 +211,7 @@ cdef class Exchange(Actor):
         cdef size_t need = self.body_length + length
         cdef char *grown
         if need > self.body_capacity:
-            need = need * 2 if need > 8192 else 16384
+            need = need * 2 if need > 512 else 1024
             grown = <char *>realloc(self.body, need)
             if grown == NULL:
                 raise MemoryError(f"no room for {need} bytes of a body")
@@ -466,7 +467,7 @@ cdef class Exchange(Actor):
         if length and self.upstream is stream and not self.wants_upgrade:
             stream.send_data(self.body, length)
             stream.flush()                       # what was lent is our own memory: it may move or go before the event ends
-            if not self.retry_on and not self.body_is_short():
+            if not self.retry_on and not may_keep(self, 0):
                 self.drop_body()
         if self.upstream is not stream:
             return
@@ -478,10 +479,6 @@ cdef class Exchange(Actor):
                 stream.send_end(<const char *>self.request_trailers, len(self.request_trailers))
         elif not stream.is_above():
             self.resume_request()
-
-    cdef bint body_is_short(self) noexcept:
-        """Worth keeping for the one try that a stale pooled connection may cost."""
-        return self.request_passed and self.body_length <= KEPT_MEMORY_BYTES
 
     cdef void start_try_timeout(self) except *:
         if self.try_timeout_ms:
@@ -878,8 +875,11 @@ cdef class Exchange(Actor):
 
 
 cdef bint may_keep(Exchange x, size_t length) noexcept:
-    """Whether so much more of a body that went upstream stays here for a retry. Near the worker's total room is worth more."""
-    if not x.body_kept or not x.retry_on or x.response_started or x.body_length + length > x.body_limit:
+    """Whether so much more of a body that went upstream stays here: for the policy's retries, or a short one for the one try more that a stale
+    pooled connection or a refused stream may cost. Near the worker's total room is worth more."""
+    if not x.body_kept or x.response_started or x.body_length + length > x.body_limit:
+        return False
+    if not x.retry_on and (x.body_length + length > SHORT_BODY_BYTES or not may_repeat(x)):
         return False
     return not x.runtime.is_nearly_full()
 
