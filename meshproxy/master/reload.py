@@ -420,7 +420,7 @@ class Reloader:
             return
         configuration.note_rows(change)
         self.keeper.tell(change.for_agent())
-        self.crew.configure(Configure(version=change.version, upserts=change.upserts, removes=change.removes), [])
+        self.crew.configure(change.for_workers(), [])
         self._commit(change)
 
 

@@ -144,6 +144,18 @@ def unpack(resource: Resource) -> Secret | Cluster | EndpointSet | RouteTable | 
     return _decoders[resource.kind].decode(resource.body)
 
 
+def for_data_path(resource: Resource) -> Resource:
+    """The resource as a worker gets it: not whom the agent asks for it or for a part of it, which may have tokens."""
+    if resource.kind not in (ResourceKind.SECRET, ResourceKind.CLUSTER) or b"source" not in resource.body:
+        return resource
+    value = unpack(resource)
+    if isinstance(value, Cluster):
+        bare: Cluster | Secret = msgspec.structs.replace(value, sources=())
+    else:
+        bare = msgspec.structs.replace(value, source=None)
+    return msgspec.structs.replace(resource, body=_encoder.encode(bare))
+
+
 def resources_of(snapshot: Snapshot) -> list[Resource]:
     """All resources of a snapshot, in the order of making. A static cluster's endpoints are inside the cluster."""
     listed = [pack(ResourceKind.SECRET, secret.name, secret) for secret in snapshot.secrets]
