@@ -205,7 +205,7 @@ client_cert_headers = st.builds(
 
 tlvs = st.sampled_from([(), (1, 224), None])
 listener_filters = st.one_of(
-    st.builds(TlsInspector, ja3=st.booleans(), ja4=st.booleans(), initial_read_bytes=st.sampled_from([0, 512])),
+    st.builds(TlsInspector, ja3=st.booleans(), ja4=st.booleans()),
     st.just(HttpInspector()),
     st.just(OriginalDst()),
     st.builds(

@@ -19,8 +19,9 @@ ORIGINAL_DST = _FILTERS + "original_dst.v3.OriginalDst"
 TAKES: Table = {
     "envoy.config.listener.v3.ListenerFilter": takes("typed_config", name="is a label only"),
     TLS_INSPECTOR: takes(
-        "enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size",
+        "enable_ja3_fingerprinting enable_ja4_fingerprinting",
         only={"close_connection_on_client_hello_parsing_errors": (False,), "max_client_hello_size": (16384,)},
+        initial_read_buffer_size="!has no effect: all that has come is looked at, in one buffer for all connections",
     ),
     HTTP_INSPECTOR: takes(),
     PROXY_PROTOCOL: takes(
@@ -52,7 +53,6 @@ def _tls_inspector(given: dict[str, Any], path: Path, translation: Translation) 
     return TlsInspector(
         ja3="enable_ja3_fingerprinting" in given and given["enable_ja3_fingerprinting"].value,
         ja4="enable_ja4_fingerprinting" in given and given["enable_ja4_fingerprinting"].value,
-        initial_read_bytes=given["initial_read_buffer_size"].value if "initial_read_buffer_size" in given else 0,
     )
 
 

@@ -170,7 +170,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ("original_dst.v3.OriginalDst", {}),
         (
             "tls_inspector.v3.TlsInspector",
-            {"enable_ja3_fingerprinting": True, "enable_ja4_fingerprinting": True, "initial_read_buffer_size": 512},
+            {"enable_ja3_fingerprinting": True, "enable_ja4_fingerprinting": True},
         ),
         ("http_inspector.v3.HttpInspector", {}),
     ),
