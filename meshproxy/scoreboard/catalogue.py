@@ -35,6 +35,7 @@ class BlockKind(enum.Enum):
     LISTENER = "listener.{}."
     LISTENER_SSL = "listener.{}.ssl."
     HTTP = "http.{}."
+    HTTP1 = "http1."
     HTTP2 = "http2."
     TCP = "tcp.{}."
     TLS_INSPECTOR = "tls_inspector."
@@ -199,6 +200,10 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _h("downstream_cx_length_ms", "how long connections lived"),
     ),
     BlockKind.LISTENER_SSL: _ssl(),
+    BlockKind.HTTP1: (
+        _c("dropped_headers_with_underscores", "header fields dropped for an underscore in the name"),
+        _c("requests_rejected_with_underscores_in_headers", "requests refused for an underscore in a header name"),
+    ),
     BlockKind.HTTP2: _http2(),
     BlockKind.TCP: (
         _c("downstream_cx_total", "connections"),

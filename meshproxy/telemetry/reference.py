@@ -21,6 +21,7 @@ _THINGS = {
     BlockKind.SERVER: "The node. `server.worker_<slot>.*` has the same of each worker, without histograms and with `downstream_rq_total`.",
     BlockKind.LISTENER: "`<name>` is the listener's `stat_prefix` or its first address with `_` for `:`.",
     BlockKind.LISTENER_SSL: "Of listeners with TLS. A cipher, curve or signature without a name of its own counts as `other`.",
+    BlockKind.HTTP1: "HTTP/1 of all clients together.",
     BlockKind.HTTP2: "HTTP/2 of all clients together.",
     BlockKind.TCP: "`<name>` is the TCP proxy's `stat_prefix`.",
     BlockKind.TLS_INSPECTOR: "All listeners with this filter together.",

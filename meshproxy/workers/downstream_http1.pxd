@@ -9,7 +9,7 @@ from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.transport cimport Transport
 
 cdef class Http1Starter(HttpStarter):
-    pass
+    cdef int64_t *counts                 # the HTTP1 block
 
 cdef class DownstreamHttp1(DownstreamStream):
     cdef Loop loop

@@ -12,6 +12,7 @@ from meshproxy.proxy.exchange cimport PHASE_LOCAL
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE, Protocol
 from meshproxy.scoreboard.cells cimport *
+from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.connection_log cimport describe_addresses
 from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, move_gauges
@@ -28,6 +29,10 @@ request_head.capacity = MAX_FIELDS
 
 
 cdef class Http1Starter(HttpStarter):
+    def __init__(self, Region region, int slot, int64_t cell):
+        """`cell`: where the HTTP1 block begins."""
+        self.counts = region.page(slot) + cell
+
     cdef void start(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *first, size_t length) except *:
         cdef DownstreamHttp1 connection = DownstreamHttp1(chain, transport, info)
         transport.protocol = connection
@@ -502,6 +507,10 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.loop.make_ready(self.transport)
         if self.transport.paused:
             self.transport.resume()
+
+    cdef void count_underscores(self, bint rejected) noexcept:
+        cdef int64_t *counts = (<Http1Starter>self.chain.http1).counts
+        counts[HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS if rejected else HTTP1_DROPPED_HEADERS_WITH_UNDERSCORES] += 1
 
     cdef void describe(self, Facts *facts) noexcept:
         describe_addresses(self.info, facts)
