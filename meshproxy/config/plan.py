@@ -13,6 +13,7 @@ import msgspec
 
 from meshproxy.model import Listener, ResourceKind, Snapshot
 from meshproxy.model.cluster import without_tokens
+from meshproxy.model.discovery import node_without_token
 from meshproxy.model.snapshot import without_call_metadata
 from meshproxy.model.tls import without_keys
 from meshproxy.model.xds import shown
@@ -104,6 +105,8 @@ def _settings(old: Snapshot, new: Snapshot) -> list[Step]:
     steps = []
     for field in Snapshot.__struct_fields__:
         one, other = getattr(old, field), getattr(new, field)
+        if field == "consul":
+            one, other = node_without_token(one), node_without_token(other)
         if field == "dynamic":
             one, other = shown(one), shown(other)
         if field in ("listeners", "route_tables", "clusters", "secrets", "process") or one == other:

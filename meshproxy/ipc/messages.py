@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model import Admin, Dynamic, Node, Process, Resource, ResourceKind, Stats
+from meshproxy.model import Admin, ConsulNode, Dynamic, Node, Process, Resource, ResourceKind, Stats
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
@@ -59,6 +59,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     stats: Stats
     admin: Admin | None = None
     log_level: str = "info"
+    consul: ConsulNode | None = None
     dynamic: Dynamic = Dynamic()
 
 
@@ -155,6 +156,59 @@ class ListenerRow(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[str]
 
 
+class SourceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where a cluster's endpoints are found, as `status` shows it."""
+
+    cluster: str
+    source: str
+    endpoints: int
+    age_s: float
+    """Since its last good answer, or since it was asked first."""
+    error: str = ""
+    """Of the last try; "" = it was good."""
+
+
+class RegistrationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A service that the node registers, as `status` shows it."""
+
+    service: str
+    id: str
+    address: str
+    state: Literal["waiting", "registered", "failed", "left"]
+    """`waiting`: for workers or for a first answer."""
+    error: str = ""
+
+
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the agent can say of the node. Its fields are those of NodeState."""
+
+    sources: list[SourceRow] = []
+    registrations: list[RegistrationRow] = []
+
+
+class AskReport(Message, kw_only=True):
+    """master -> agent: answered by `Report` with the same `id`."""
+
+    id: int
+
+
+class Report(Message, kw_only=True):
+    """agent -> master."""
+
+    id: int
+    report: AgentReport
+
+
+class Leave(Message, kw_only=True):
+    """master -> agent: the node is about to end, or with `listeners` only these are. Registries are told; then `Left` is answered."""
+
+    listeners: list[str] = []
+
+
+class Left(Message, kw_only=True):
+    """agent -> master: whoever had to know has been told, or cannot be."""
+
+
 class NodeState(Message, kw_only=True):
     """master -> agent, at each change: what the admin API tells about processes. Also the answer to `status` (as JSON, without the tag)."""
 
@@ -172,6 +226,9 @@ class NodeState(Message, kw_only=True):
     listeners: list[ListenerRow]
     admin: str = ""
     control: str = ""
+    sources: list[SourceRow] = []
+    """Only in the answer to `status`, as what follows."""
+    registrations: list[RegistrationRow] = []
 
 
 class PutResource(Message, kw_only=True):
@@ -238,5 +295,5 @@ class Directory(msgspec.Struct, frozen=True):
 
 AnyMessage = (
     Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState
-    | PutResource | PutResources | PutAnswer | Warm | Order | Answer
+    | PutResource | PutResources | PutAnswer | Warm | Order | Answer | AskReport | Report | Leave | Left
 )

@@ -16,6 +16,7 @@ from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings, Refusal
 from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, Snapshot, Source
 from meshproxy.model.cluster import without_tokens
+from meshproxy.model.discovery import node_without_token
 from meshproxy.model.snapshot import as_written, for_data_path, pack, unpack
 from meshproxy.model.tls import without_keys
 from meshproxy.model.xds import shown
@@ -130,7 +131,7 @@ class Configuration:
             listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
             clusters=tuple(map(without_tokens, of[ResourceKind.CLUSTER])), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
-            log_level=self.settings.log_level, dynamic=shown(self.settings.dynamic),
+            log_level=self.settings.log_level, dynamic=shown(self.settings.dynamic), consul=node_without_token(self.settings.consul),
         )
 
     # ---- changing ----

@@ -135,6 +135,7 @@ def _load(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:
         return Refused(error.problems)
     snapshot: Snapshot = found.snapshot
     settings = NodeSettings(
-        node=snapshot.node, stats=snapshot.stats, admin=snapshot.admin, log_level=snapshot.log_level, dynamic=snapshot.dynamic
+        node=snapshot.node, stats=snapshot.stats, admin=snapshot.admin, log_level=snapshot.log_level, dynamic=snapshot.dynamic,
+        consul=snapshot.consul,
     )
     return Loaded(resources_of(snapshot), settings, snapshot.process, found.warnings)

@@ -23,6 +23,7 @@ from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
 from meshproxy.master.puts import is_brought
 from meshproxy.master.crew import Crew, Worker
+from meshproxy.master.farewell import Farewell
 from meshproxy.master.journal import Journal
 from meshproxy.master.late_blocks import LateBlocks
 from meshproxy.master.node import Command, Entries
@@ -101,7 +102,8 @@ class Master:
         self.keeper = AgentKeeper(node, on_born=lambda: self.reloader.on_agent_born(),
                                   on_order=lambda order, channel: self.orders.take(order, channel),
                                   on_resource=lambda put: self.reloader.put_resource(put),
-                                  on_resources=lambda put: self.reloader.put_resources(put))
+                                  on_resources=lambda put: self.reloader.put_resources(put),
+                                  on_report=lambda report: self.orders.reported(report), on_left=lambda: self.farewell.left())
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
                          on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied),
                          on_want_block=lambda worker, wanted: self.late_blocks.give(worker, wanted),
@@ -110,9 +112,12 @@ class Master:
         self.reloader = Reloader(node, self.crew, self.keeper)
         self.late_blocks = LateBlocks(node, self.crew, self.keeper)
         self.upgrader = Upgrader(node, self.keeper, self._inheritance, self._on_handed_over)
-        self.orders = Orders(node, self.reloader, self.upgrader, self.keeper, self.end)
+        self.farewell = Farewell(node, self.keeper)
+        self.orders = Orders(node, self.reloader, self.upgrader, self.keeper, self.farewell, self.end)
         self.control = ControlServer(start.control_fd, node.loop, node.journal, self.orders.take)
         self.ending: Ending | None = None
+        self.leaving = False
+        """It is going to end, when registries have heard of it."""
         self.was_ready = False
         self.told_live = False
         self.lenient = node.idle
@@ -153,6 +158,8 @@ class Master:
         self.crew.rescue(now_s)
         self.scale.tick(now_s)
         self.reloader.tick(now_s)
+        self.orders.tick(now_s)
+        self.farewell.tick(now_s)
         self.upgrader.tick(now_s)
         self._tell_liveness()
         self._end_agent_last()
@@ -161,6 +168,7 @@ class Master:
     def _patience_s(self) -> float:
         workers = self.node.workers
         moving = workers.in_state(State.GONE, State.STARTING, State.DRAINING) or self.reloader.busy or self.upgrader.busy or self.scale.busy
+        moving = moving or self.farewell.busy or self.orders.busy
         waiting = BUSY_S if moving or self.ending is not None else QUIET_S
         return min(waiting, self.node.notifier.watchdog_interval_s / 2) if self.node.notifier.watchdog_interval_s else waiting
 
@@ -260,9 +268,17 @@ class Master:
 
     def end(self, limit_s: float, graceful: bool, exit_code: int = 0) -> None:
         """The node ends: gracefully within `limit_s` (0 = as configured), or now. Told again, it ends faster."""
-        node = self.node
         if self.ending is not None and graceful:
             return
+        if not graceful:
+            self.farewell.hasten()
+            self._end(limit_s, graceful, exit_code)
+        elif not self.leaving:
+            self.leaving = True
+            self.farewell.begin([], lambda: self._end(limit_s, graceful, exit_code))
+
+    def _end(self, limit_s: float, graceful: bool, exit_code: int) -> None:
+        node = self.node
         node.journal.info("ending", graceful=graceful)
         if self.ending is None:
             if node.owner:

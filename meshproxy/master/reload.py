@@ -391,14 +391,10 @@ class Reloader:
         elif len(self._put) < MAX_WAITING:
             self._put[put.resource.kind, put.resource.name] = put.resource
 
-    def stop_listening(self, names: list[str]) -> list[str]:
-        """Takes listeners (all, if none is named) away without a new configuration. Gives the names that are not there."""
-        there = {each.name for each in self.node.configuration.listeners()}
-        if unknown := sorted(set(names) - there):
-            return unknown
-        self._change([], [(ResourceKind.LISTENER, name) for name in names or there])
+    def stop_listening(self, names: list[str]) -> None:
+        """Takes listeners away without a new configuration; those that are gone already are passed over."""
+        self._change([], [(ResourceKind.LISTENER, name) for name in names])
         self.node.bindings.close(self.node.bindings.unwanted(self.node.configuration.listeners()))
-        return []
 
     def set_log_level(self, level: str) -> None:
         """Until the next reload, which sets what the configuration says."""

@@ -16,16 +16,22 @@ from meshproxy.model.connection_filters import (
     NetworkDirectResponse,
     NetworkRbac,
     OriginalDst,
-    Policy,
     ProxyProtocol,
-    RbacRules,
-    Rule,
     SniCluster,
     TcpCluster,
     TcpProxy,
     TlsInspector,
 )
-from meshproxy.model.discovery import ConsulServer, ConsulService, DnsSrv, EdsSource, EndpointFiles, Source
+from meshproxy.model.discovery import (
+    ConsulNode,
+    ConsulRegistration,
+    ConsulServer,
+    ConsulService,
+    DnsSrv,
+    EdsSource,
+    EndpointFiles,
+    Source,
+)
 from meshproxy.model.http2 import Http2Settings, KeepAlive
 from meshproxy.model.listener import (
     ChainMatch,
@@ -35,9 +41,11 @@ from meshproxy.model.listener import (
     GrpcStats,
     GrpcWeb,
     HttpConnectionManager,
+    HttpRbac,
     Listener,
     PythonFilter,
 )
+from meshproxy.model.rbac import Policy, RbacRules, Rule
 from meshproxy.model.route import (
     DirectResponse,
     ForwardAction,
@@ -72,12 +80,13 @@ from meshproxy.model.xds import ConfigSource, Dynamic, GrpcService
 
 __all__ = [
     "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConfigSource",
-    "ConnectionFilter", "ConnectionLimit", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo",
-    "EdsSource", "Endpoint", "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats",
-    "GrpcWeb", "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive",
-    "KeyLog", "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
-    "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
-    "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot",
-    "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys", "TlsInspector",
-    "TlsParameters", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
+    "ConnectionFilter", "ConnectionLimit", "ConsulNode", "ConsulRegistration", "ConsulServer", "ConsulService", "DirectResponse",
+    "DnsSrv", "DownstreamTls", "Dynamic", "Echo", "EdsSource", "Endpoint", "EndpointFiles", "EndpointSet", "FilterChain",
+    "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats", "GrpcWeb", "HeaderMatch", "HeaderMutations", "HeaderValue",
+    "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive", "KeyLog", "Listener", "ListenerFilter",
+    "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch", "PeerValidation", "PipeAddress",
+    "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource", "ResourceKind", "RetryBudget",
+    "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot", "SniCluster", "SocketAddress",
+    "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys", "TlsInspector", "TlsParameters", "TrustedCa",
+    "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

@@ -27,6 +27,39 @@ class ConsulServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The name that its certificate must have; "" = the address's host."""
 
 
+class ConsulRegistration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A service that the node tells Consul it is."""
+
+    service: str
+    id: str = ""
+    """"" = `<service>-<the node's id, or the host's name>`."""
+    listener: str = ""
+    """Whose address and port it has, and with which it comes and goes; "" = of none, the node's as a whole."""
+    address: str = ""
+    """"" = the listener's; where that is a wildcard, none is told and Consul's own node counts."""
+    port: int = 0
+    """0 = the listener's."""
+    tags: tuple[str, ...] = ()
+    meta: dict[str, str] = {}
+    weight: int = 1
+    warning_weight: int = 1
+    checks: tuple[Literal["ttl", "ready", "tcp"], ...] = ("ttl",)
+    """`ttl`: told by the agent; `ready`: Consul asks the admin API; `tcp`: Consul connects to the listener."""
+    interval_s: float = 10.0
+    """Between looks whether it is still registered, and between checks; three of them make the time to live."""
+    deregister_after_s: float = 3600.0
+    """Consul takes it out when its checks are critical for so long; 0 = never."""
+    leave_wait_s: float = 1.0
+    """How long connections are still taken after it was deregistered, so that those who watch hear of it."""
+
+
+class ConsulNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The node's own Consul, and what the node has to do with it besides looking for endpoints."""
+
+    server: ConsulServer = ConsulServer()
+    services: tuple[ConsulRegistration, ...] = ()
+
+
 class ConsulService(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="consul"):
     """The instances of a service in Consul's catalogue, or of a prepared query: exactly one of the two is set."""
 
@@ -75,10 +108,21 @@ Source = ConsulService | DnsSrv | EndpointFiles | EdsSource
 def without_token(source: Source) -> Source:
     """The source as it may be shown."""
     if isinstance(source, ConsulService) and source.server is not None and source.server.token:
-        return msgspec.structs.replace(source, server=msgspec.structs.replace(source.server, token="[redacted]"))
+        return msgspec.structs.replace(source, server=_hidden(source.server))
     if isinstance(source, EdsSource):
         return msgspec.structs.replace(source, source=without_metadata(source.source))
     return source
+
+
+def node_without_token(consul: ConsulNode | None) -> ConsulNode | None:
+    """The node's Consul as it may be shown."""
+    if consul is None or not consul.server.token:
+        return consul
+    return msgspec.structs.replace(consul, server=_hidden(consul.server))
+
+
+def _hidden(server: ConsulServer) -> ConsulServer:
+    return msgspec.structs.replace(server, token="[redacted]")
 
 
 def source_name(source: Source) -> str:

@@ -9,6 +9,7 @@ import msgspec
 from meshproxy.model.address import Address
 from meshproxy.model.connection_filters import ConnectionFilter, Echo, ListenerFilter, NetworkDirectResponse, TcpProxy
 from meshproxy.model.http2 import Http2Settings
+from meshproxy.model.rbac import RbacRules
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import DownstreamTls
 from meshproxy.model.xds import ConfigSource
@@ -42,7 +43,17 @@ class GrpcHttp1Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """`application/x-protobuf` becomes a gRPC message, and back."""
 
 
-HttpFilter = PythonFilter | GrpcStats | GrpcWeb | GrpcHttp1Bridge
+class HttpRbac(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="rbac"):
+    """Which requests may pass, by path, headers, addresses and certificate; the others get 403. `shadow` is only counted."""
+
+    rules: RbacRules | None = None
+    shadow: RbacRules | None = None
+    stat_prefix: str = ""
+    """Metrics are `http.<the connection manager's>.rbac.<this>.*`."""
+    shadow_stat_prefix: str = ""
+
+
+HttpFilter = PythonFilter | GrpcStats | GrpcWeb | GrpcHttp1Bridge | HttpRbac
 
 
 class ClientCertHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

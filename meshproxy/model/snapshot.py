@@ -10,6 +10,7 @@ import msgspec
 
 from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
+from meshproxy.model.discovery import ConsulNode
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from meshproxy.model.route import RouteTable
 from meshproxy.model.telemetry import AccessLog
@@ -94,6 +95,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: Node = Node()
     stats: Stats = Stats()
     process: Process = Process()
+    consul: ConsulNode | None = None
+    """The node's own Consul, where it has one."""
     dynamic: Dynamic = Dynamic()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -161,13 +164,13 @@ def resources_of(snapshot: Snapshot) -> list[Resource]:
     listed = [pack(ResourceKind.SECRET, secret.name, secret) for secret in snapshot.secrets]
     listed += [pack(ResourceKind.CLUSTER, cluster.name, cluster) for cluster in snapshot.clusters]
     listed += [pack(ResourceKind.ROUTE_TABLE, table.name, table) for table in snapshot.route_tables]
-    listed += [pack(ResourceKind.LISTENER, listener.name, _signed(listener, snapshot.node)) for listener in snapshot.listeners]
+    listed += [pack(ResourceKind.LISTENER, listener.name, signed(listener, snapshot.node)) for listener in snapshot.listeners]
     return listed
 
 
 def as_written(listener: Listener) -> Listener:
     """A resource's listener as a file says it, to be shown: without what `resources_of` has filled in."""
-    return without_call_metadata(_signed(listener, Node()))
+    return without_call_metadata(signed(listener, Node()))
 
 
 def without_call_metadata(listener: Listener) -> Listener:
@@ -177,7 +180,7 @@ def without_call_metadata(listener: Listener) -> Listener:
     ))
 
 
-def _signed(listener: Listener, node: Node) -> Listener:
+def signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
     if not any(isinstance(chain.terminal, HttpConnectionManager) and chain.terminal.add_user_agent for chain in listener.all_chains):
         return listener

@@ -73,6 +73,8 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whom it is asked of (SDS); None = it is there, or in files."""
     sds_name: str = ""
     """The name that it is asked by; "" = it has no source."""
+    has_rules: bool = False
+    """The validation context that this CA is of says more than whom to trust; what names it has the rest."""
 
 
 def without_keys(secret: Secret) -> Secret:

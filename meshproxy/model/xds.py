@@ -1,4 +1,4 @@
-"""Where resources come from that are not in the file: control planes by gRPC or REST, and files in a control plane's form. Envoy's words and defaults."""
+"""Where resources come from that are not in the file: control planes, and files in their form. Words and defaults are Envoy's."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from meshproxy.model import (
     FilterChain,
     HttpConnectionManager,
     HttpInspector,
+    HttpRbac,
     Listener,
     LocalRateLimit,
     NetworkRbac,
@@ -289,6 +290,12 @@ def shadow_prefix(row: NetworkRbac) -> str:
     return f"{joined_prefix(row.stat_prefix)}rbac.{joined_prefix(row.shadow_stat_prefix)}"
 
 
+def http_rbac_prefixes(manager: HttpConnectionManager, row: HttpRbac) -> tuple[str, str]:
+    """What the names of its metrics begin with, behind `http.`, and those of its shadow's: `x.rbac.r.`, `http.x.rbac.s.`."""
+    first = f"{joined_prefix(manager.stat_prefix)}rbac."
+    return first + joined_prefix(row.stat_prefix), f"http.{first}{joined_prefix(row.shadow_stat_prefix)}"
+
+
 def joined_prefix(prefix: str) -> str:
     """A prefix as the part of a name, with one dot behind it; "" stays."""
     return f"{prefix}." if prefix and not prefix.endswith(".") else prefix
@@ -328,6 +335,11 @@ def _of_listener(listener: Listener) -> Wanted:
                 yield f"rbac:{row.stat_prefix}", (BlockKind.RBAC.name, joined_prefix(row.stat_prefix))
                 if row.shadow is not None:
                     yield f"rbac_shadow:{shadow_prefix(row)}", (BlockKind.RBAC_SHADOW.name, shadow_prefix(row))
+        for row in getattr(chain.terminal, "filters", ()):
+            if isinstance(row, HttpRbac):
+                rules, shadow = http_rbac_prefixes(chain.terminal, row)
+                yield f"http_rbac:{rules}", (BlockKind.HTTP_RBAC.name, rules)
+                yield f"rbac_shadow:{shadow}", (BlockKind.RBAC_SHADOW.name, shadow)
     for label, log in logs_of(listener):
         yield label, ("log", sink_target(log))
 

@@ -46,6 +46,7 @@ class BlockKind(enum.Enum):
     TOKEN_BUCKET = "token_bucket.{}."
     RBAC = "{}rbac."
     RBAC_SHADOW = "{}"
+    HTTP_RBAC = "http.{}"
     VHOST = "vhost.{}."
     CLUSTER = "cluster.{}."
     CLUSTER_SSL = "cluster.{}.ssl."
@@ -259,8 +260,12 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("not_logged", "connections that no rule of action log matched"),
     ),
     BlockKind.RBAC_SHADOW: (
-        _c("shadow_allowed", "connections that the shadow rules would let pass"),
-        _c("shadow_denied", "connections that the shadow rules would refuse"),
+        _c("shadow_allowed", "connections or requests that the shadow rules would let pass"),
+        _c("shadow_denied", "connections or requests that the shadow rules would refuse"),
+    ),
+    BlockKind.HTTP_RBAC: (
+        _c("allowed", "requests that passed"),
+        _c("denied", "requests refused"),
     ),
     BlockKind.HTTP: (
         _c("downstream_cx_total", "connections"),

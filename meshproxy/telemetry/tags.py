@@ -75,6 +75,10 @@ def tagged(kind: BlockKind | None, thing: str, row: str) -> Tagged:
         service, _, method = called.removesuffix(".").rpartition(".")
         named = (("envoy.grpc_bridge_service", service), ("envoy.grpc_bridge_method", method)) if called else ()
         return Tagged("cluster.grpc." + row, (("envoy.cluster_name", clean(cluster)), *named))
+    if kind is BlockKind.HTTP_RBAC or (kind is BlockKind.RBAC_SHADOW and thing.startswith("http.")):
+        prefix, _, part = thing.removeprefix("http.").rpartition("rbac.")
+        named = (("envoy.http_conn_manager_prefix", prefix), ("envoy.rbac_prefix", part))
+        return Tagged("http.rbac." + row, tuple((tag, clean(value.removesuffix("."))) for tag, value in named if value))
     if kind is BlockKind.RBAC_SHADOW:
         prefix, _, shadow = thing.rpartition("rbac.")
         named = (("envoy.rbac_prefix", prefix), ("envoy.rbac_shadow_prefix", shadow))

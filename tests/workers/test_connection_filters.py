@@ -10,8 +10,9 @@ import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from meshproxy.proxy.rbac import finds_policy
 from meshproxy.workers.accept import take_connection
-from meshproxy.workers.connection_filters import connection_filters, finds_policy, try_bucket
+from meshproxy.workers.connection_filters import connection_filters, try_bucket
 from meshproxy.workers.listener import Chain, Listener
 from meshproxy.workers.loop import Loop
 

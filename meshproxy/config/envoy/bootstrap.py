@@ -75,7 +75,8 @@ TAKES: Table = {
 }
 
 TABLE: Table = {
-    **TAKES, **config_source.TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES, **http_connection_manager.TAKES,
+    **TAKES, **config_source.TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES,
+    **http_connection_manager.TAKES,
     **listener.TAKES, **stats.TAKES, **chain.TAKES, **http2.TAKES, **http_filters.TAKES, **listener_filters.TAKES, **network_filters.TAKES,
     **rbac.TAKES, **secrets.TAKES, **tls.TAKES, **upstream.TAKES,
 }
@@ -160,7 +161,7 @@ def _tables(entrances: list[listener.Entrance]) -> tuple[list[tuple[Listener, Pa
         for each, table in zip(whole.all_chains, entrance.tables, strict=True):
             if table is not None:
                 if table.name in asked or tables.get(table.name, table) != table:
-                    table = msgspec.structs.replace(table, name=_free_name(f"{whole.name}/{table.name}", {**tables, **dict.fromkeys(asked)}))
+                    table = msgspec.structs.replace(table, name=free_name(f"{whole.name}/{table.name}", {**tables, **dict.fromkeys(asked)}))
                     each = msgspec.structs.replace(each, terminal=msgspec.structs.replace(each.terminal, route_table=table.name))
                 tables[table.name] = table
             chains.append(each)
@@ -169,7 +170,8 @@ def _tables(entrances: list[listener.Entrance]) -> tuple[list[tuple[Listener, Pa
     return listeners, list(tables.values())
 
 
-def _free_name(wanted: str, taken: Container[str]) -> str:
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """The name, or with a number behind it one that is not taken."""
     name, number = wanted, 1
     while name in taken:
         number += 1

@@ -7,6 +7,7 @@ from typing import Any
 
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
+from meshproxy.config.envoy.write_source import DEFAULT_RATE_PER_S
 from meshproxy.config.problems import Path
 from meshproxy.model import ConfigSource, GrpcService
 
@@ -38,8 +39,6 @@ TAKES: Table = {
 _KINDS = {"GRPC": "grpc", "DELTA_GRPC": "delta_grpc", "REST": "rest"}
 _VERSION_2 = "the v2 API is gone from Envoy, and never was here. Write V3."
 DEFAULT_RATE_TOKENS = 100
-DEFAULT_RATE_PER_S = 10.0
-"""Envoy's, when `rate_limit_settings` is there and says nothing."""
 
 
 def config_source(

@@ -20,8 +20,9 @@ _PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.Prese
 
 TAKES: Table = {
     HCM: takes(
-        "stat_prefix codec_type route_config rds http_filters add_user_agent common_http_protocol_options http_protocol_options server_name "
-        "server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout "
+        "stat_prefix codec_type route_config rds http_filters add_user_agent common_http_protocol_options http_protocol_options "
+        "server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout "
+        "drain_timeout "
         "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
         "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
         "strip_matching_host_port strip_any_host_port http2_protocol_options forward_client_cert_details set_current_client_cert_details",
@@ -29,6 +30,11 @@ TAKES: Table = {
             "path_with_escaped_slashes_action": ("IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"),
             "stream_error_on_invalid_http_message": (False,),
         },
+        later="tracing http1_safe_max_connection_duration http3_protocol_options scheme_header_transformation "
+        "stream_flush_timeout access_log_flush_interval flush_access_log_on_new_request access_log_options "
+        "internal_address_config represent_ipv4_remote_address_as_ipv4_mapped_ipv6 request_id_extension "
+        "local_reply_config proxy_status_config typed_header_validation_config append_x_forwarded_port "
+        "append_local_overload add_proxy_protocol_connection_state stream_error_on_invalid_http_message",
     ),
     _PACKAGE + "Rds": takes("config_source route_config_name"),
     _PACKAGE + "HttpConnectionManager.UpgradeConfig": takes("upgrade_type enabled"),
@@ -36,6 +42,7 @@ TAKES: Table = {
     "envoy.config.core.v3.HttpProtocolOptions": takes(
         "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action "
         "max_requests_per_connection",
+        later="max_response_headers_kb",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": takes(
         "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format",
@@ -43,8 +50,13 @@ TAKES: Table = {
         enable_trailers="is what is done anyway: trailers are handed on",
         allow_custom_methods="is what is done anyway: every method is handed on",
         use_balsa_parser="chooses among Envoy's own parsers",
+        later="send_fully_qualified_url ignore_http_11_upgrade allow_chunked_length "
+        "override_stream_error_on_invalid_http_message",
     ),
-    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": takes("stateful_formatter"),
+    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": takes(
+        "stateful_formatter",
+        later="proper_case_words",
+    ),
     _PRESERVE_CASE: takes(forward_reason_phrase="is what is done anyway", formatter_type_on_envoy_headers="concerns Envoy's own headers"),
 }
 _CODECS = {"AUTO": "auto", "HTTP1": "http1", "HTTP2": "http2"}

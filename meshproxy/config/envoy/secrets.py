@@ -28,7 +28,10 @@ _RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
 
 TAKES: Table = {
     _TLS + "Secret": takes("name tls_certificate session_ticket_keys validation_context"),
-    _TLS + "TlsCertificate": takes("certificate_chain private_key password ocsp_staple watched_directory"),
+    _TLS + "TlsCertificate": takes(
+        "certificate_chain private_key password ocsp_staple watched_directory",
+        later="signed_certificate_timestamp",
+    ),
     _TLS + "TlsSessionTicketKeys": takes("keys"),
     _TLS + "CertificateValidationContext": takes(
         "trusted_ca system_root_certs watched_directory verify_certificate_spki verify_certificate_hash match_typed_subject_alt_names "
@@ -73,12 +76,13 @@ def static_secrets(messages: Any, path: Path, translation: Translation) -> dict[
         place = (path, index)
         if message.name in made:
             translation.error((place, "name"), f'secret "{message.name}" is defined twice. Rename or remove one.')
-        if (named := _secret(message, place, translation, Origin(message.name))) is not None:
+        if (named := secret(message, place, translation, Origin(message.name))) is not None:
             made[message.name] = named
     return made
 
 
-def _secret(message: Any, path: Path, translation: Translation, origin: Origin) -> Named | None:
+def secret(message: Any, path: Path, translation: Translation, origin: Origin) -> Named | None:
+    """A Secret; None after a problem was told."""
     given = translation.fields(message, path)
     if not given.get("name"):
         translation.error(path, 'secret: "name" is missing. Add it.')
@@ -91,6 +95,8 @@ def _secret(message: Any, path: Path, translation: Translation, origin: Origin) 
             if field == "session_ticket_keys":
                 return Named(field, ticket_keys(given[field], place, translation, origin))
             made = validation_context(given[field], place, translation, origin)
+            if made != PeerValidation(trusted_ca=made.trusted_ca):
+                translation.problems.secrets.has_rules(made.trusted_ca)
             return Named(field, made.trusted_ca, made)
     translation.error(path, f'secret "{given["name"]}" has nothing in it. Add one of {", ".join(_KINDS)}.')
     return None
@@ -250,6 +256,7 @@ def _sourced(name: str, field: str, message: Any, path: Path, translation: Trans
         specifier = message.WhichOneof("config_source_specifier")
         translation.problems.sourced.append(((path, specifier), f'"{specifier}"'))
         made = translation.problems.secrets.awaited(name, source, path)
+        translation.asked[made] = field
         return Named(field, made, PeerValidation(trusted_ca=made) if field == "validation_context" else None)
     place = (path, "path" if message.HasField("path") else "path_config_source")
     try:
@@ -270,10 +277,10 @@ def _picked(name: str, document: Document, watched: str, translation: Translatio
     resources = translation.fields(response, document).get("resources", ())
     for index, packed in enumerate(resources):
         place = ((document, "resources"), index)
-        secret = translation.unpack(packed, place, (_TLS + "Secret",), "resource")
-        if secret is not None and secret.name == name:
+        found = translation.unpack(packed, place, (_TLS + "Secret",), "resource")
+        if found is not None and found.name == name:
             origin = Origin(f"{name} of {document.file}", document.file, watched)
-            return _secret(secret, place, translation, origin)
+            return secret(found, place, translation, origin)
     translation.error(named_at, f'"{document.file}" has no secret "{name}". Add it there or correct the name.')
     return None
 

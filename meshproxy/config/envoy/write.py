@@ -39,6 +39,8 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     lost += [f"{field}: Envoy has it on the command line or not at all" for field in changed(snapshot.process, Process())]
     if snapshot.log_level != "info":
         lost.append("log_level: Envoy has it on the command line")
+    if snapshot.consul is not None and snapshot.consul.services:
+        lost.append("consul register: Envoy registers itself nowhere")
     used = {
         chain.terminal.route_table for item in snapshot.listeners for chain in item.all_chains
         if isinstance(chain.terminal, HttpConnectionManager)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from meshproxy.config.envoy.config_source import DEFAULT_RATE_PER_S
 from meshproxy.config.envoy.write_messages import Data, put
 from meshproxy.config.envoy.write_route import duration
 from meshproxy.model import ConfigSource, Dynamic, GrpcService, Node
+
+DEFAULT_RATE_PER_S = 10.0
+"""Envoy's, when `rate_limit_settings` is there and says nothing."""
 
 _TYPES = {"grpc": "GRPC", "delta_grpc": "DELTA_GRPC", "rest": "REST"}
 

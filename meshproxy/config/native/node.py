@@ -7,7 +7,7 @@ from typing import Any
 
 from meshproxy.config.native.address import Place
 from meshproxy.config.native.cluster import CLUSTERS
-from meshproxy.config.native.discovery import CONSUL_SERVER
+from meshproxy.config.native.consul import CONSUL
 from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Size, Text, Whole, Word
 from meshproxy.config.native.listener import LISTENERS
 from meshproxy.config.native.route import TABLES
@@ -98,7 +98,7 @@ TOP = Section(
         Row("clusters", CLUSTERS, "Where requests go to, by name.", default=(), shown_default="none"),
         Row("route_tables", TABLES, "Routes for several listeners, by name.", default=(), shown_default="none"),
         Row("secrets", SECRETS, "Certificates, CAs and ticket keys under names.", default=(), shown_default="none"),
-        Row("consul", CONSUL_SERVER, "The Consul that clusters ask which do not name another.", default=None,
+        Row("consul", CONSUL, "The Consul that clusters ask which do not name another, and what the node registers there.", default=None,
             shown_default="127.0.0.1:8500"),
         Row("access_log", ACCESS_LOGS, "Logs of all listeners that do not have their own.", default=(), shown_default="none"),
         Row("admin", ADMIN, "The admin API and page.", shown_default="no admin API"),
