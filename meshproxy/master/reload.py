@@ -366,7 +366,8 @@ class Reloader:
             return
         self._commit(change)
         node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
-        if any(each.kind is ResourceKind.LISTENER for each in change.upserts) or any(kind is ResourceKind.LISTENER for kind, _ in change.removes):
+        kinds = {each.kind for each in change.upserts} | {kind for kind, _ in change.removes}
+        if ResourceKind.LISTENER in kinds:
             self.crew.steer(force=True)
             self.keeper.tell_state()
         self._answer(asked)

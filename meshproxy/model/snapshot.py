@@ -61,12 +61,15 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     sinks: tuple[StatsSink, ...] = ()
     flush_interval_s: float = 5.0
-    histogram_buckets_ms: tuple[float, ...] = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+    histogram_buckets_ms: tuple[float, ...] = (
+        0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
+    )
     """Upper bounds in Prometheus text; Envoy's."""
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named in the plan."""
+    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named
+    in the plan."""
 
     workers: int = 0
     """0 = one per usable core."""

@@ -152,7 +152,7 @@ def _http2() -> tuple[Row, ...]:
         _c("inbound_window_update_frames_flood", "connections closed for WINDOW_UPDATE frames"),
         _c("inbound_reset_frames_flood", "connections closed for streams opened and reset at once (rapid reset)"),
         _c("keepalive_timeout", "connections closed for an unanswered PING"),
-        _c("outbound_control_flood", "connections closed because the peer made us queue too many control frames (SETTINGS, PING, RST_STREAM)"),
+        _c("outbound_control_flood", "connections closed because the peer made us queue too many SETTINGS, PING or RST_STREAM"),
         _c("outbound_flood", "connections closed because the peer made us queue too many frames"),
         _c("requests_rejected_with_underscores_in_headers", "requests refused for an underscore in a header name"),
         _c("rx_messaging_error", "streams whose peer broke the rules of HTTP messages"),

@@ -55,11 +55,13 @@ TLS_TOLD = {
     "PEER_CHAIN_SERIALS": "serial number of each certificate in the peer's chain",
     "PEER_SUBJECT": "subject of the peer's certificate", "PEER_ISSUER": "issuer of the peer's certificate",
     "PEER_CERT": "the peer's certificate, PEM, URL-encoded,",
-    "PEER_CERT_V_START": "when the peer's certificate begins to be valid", "PEER_CERT_V_END": "when the peer's certificate ends to be valid",
+    "PEER_CERT_V_START": "when the peer's certificate begins to be valid",
+    "PEER_CERT_V_END": "when the peer's certificate ends to be valid",
     "PEER_URI_SAN": "URIs in the peer's certificate", "PEER_DNS_SAN": "DNS names in the peer's certificate",
     "PEER_IP_SAN": "IP addresses in the peer's certificate", "PEER_EMAIL_SAN": "mail addresses in the peer's certificate",
     "PEER_OTHERNAME_SAN": "other names in the peer's certificate",
-    "LOCAL_SUBJECT": "subject of our certificate", "LOCAL_URI_SAN": "URIs in our certificate", "LOCAL_DNS_SAN": "DNS names in our certificate",
+    "LOCAL_SUBJECT": "subject of our certificate",
+    "LOCAL_URI_SAN": "URIs in our certificate", "LOCAL_DNS_SAN": "DNS names in our certificate",
     "LOCAL_IP_SAN": "IP addresses in our certificate", "LOCAL_EMAIL_SAN": "mail addresses in our certificate",
     "LOCAL_OTHERNAME_SAN": "other names in our certificate",
 }
@@ -138,7 +140,9 @@ OPERATORS: dict[str, OperatorRow] = {
     },
     "HOSTNAME": _text("this machine's name"),
     "ENVIRONMENT": _text("an environment variable of the node", NAME),
-    "ACCESS_LOG_TYPE": _text("`DownstreamEnd`; of TCP `TcpConnectionEnd`, `TcpUpstreamConnected`, `TcpPeriodic`; `NotSet` in a listener's log"),
+    "ACCESS_LOG_TYPE": _text(
+        "`DownstreamEnd`; of TCP `TcpConnectionEnd`, `TcpUpstreamConnected`, `TcpPeriodic`; `NotSet` in a listener's log"
+    ),
 }
 
 NOT_YET = frozenset(
@@ -171,8 +175,9 @@ DEFAULT_TIME = "%Y-%m-%dT%H:%M:%S.%3fZ"
 
 
 GRPC_STATUSES = (
-    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted",
-    "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
+    "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss",
+    "Unauthenticated",
 )
 """By number, as Envoy spells them."""
 GRPC_STATUSES_IN_CAPITALS = (

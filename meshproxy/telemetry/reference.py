@@ -30,7 +30,8 @@ _THINGS = {
     BlockKind.CONNECTION_LIMIT: "`<name>` is the filter's `stat_prefix`.",
     BlockKind.LOCAL_RATE_LIMIT: "`<name>` is the filter's `stat_prefix`.",
     BlockKind.RBAC: "`<name>` is the network filter's `stat_prefix` with a dot, where it has one.",
-    BlockKind.RBAC_SHADOW: "`<name>` is `<stat_prefix>.rbac.<shadow_stat_prefix>.`, for requests with `http.` in front, without the parts that are empty.",
+    BlockKind.RBAC_SHADOW: "`<name>` is `<stat_prefix>.rbac.<shadow_stat_prefix>.`, for requests with `http.` in front, without the parts "
+    "that are empty.",
     BlockKind.HTTP_RBAC: "`<name>` is `<the connection manager's stat_prefix>.rbac.<the filter's>.`, without the parts that are empty.",
     BlockKind.CLUSTER_SSL: "Of clusters with TLS.",
     BlockKind.GRPC: "`<name>` is `.<cluster>.grpc.<service>.<method>.`; with the filter `grpc_stats`.",

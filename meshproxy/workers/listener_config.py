@@ -242,7 +242,8 @@ class Listeners:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
         return HttpConfig(
             manager, model.name, port, model.buffer_limit_bytes, self.route_slot(manager.route_table), self.pools,
-            self._python_filters(manager), self._stream_filters(manager, blocks), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
+            self._python_filters(manager), self._stream_filters(manager, blocks), logs, self.region, self.slot,
+            blocks[f"http:{manager.stat_prefix}"],
         )
 
     def _stream_filters(self, manager: HttpConnectionManager, blocks: dict[str, int]) -> list[FilterMaker]:

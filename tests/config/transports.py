@@ -260,7 +260,8 @@ http_filters = st.one_of(
     st.just(GrpcWeb()),
     st.builds(GrpcHttp1Bridge, upgrade_protobuf=st.booleans()),
     st.builds(
-        HttpRbac, rules=st.none() | rule_sets(requests=True), shadow=st.none() | rule_sets(requests=True), stat_prefix=st.sampled_from(["", "a"]),
+        HttpRbac, rules=st.none() | rule_sets(requests=True), shadow=st.none() | rule_sets(requests=True),
+        stat_prefix=st.sampled_from(["", "a"]),
         shadow_stat_prefix=st.sampled_from(["", "b"]),
     ),
 )

@@ -106,7 +106,7 @@ class Node:
         return json.loads(self.ask("status").body)
 
     def wait_status(self, condition: Callable[[dict], bool]) -> dict:
-        """The status once it fulfils the condition. What happens is in the log: each line is a reason to look again, and so is some time."""
+        """The status once it fulfils the condition. What happens is in the log: each line is a reason to look again; so is some time."""
         deadline = time.monotonic() + LIMIT_S
         while True:
             lines = len(self.lines)

@@ -8,7 +8,16 @@ import time
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from meshproxy.telemetry.operators import DEFAULT_TIME, FLAGS, GRPC_STATUSES, GRPC_STATUSES_IN_CAPITALS, SPAN_POINTS, TLS_TOLD, Operator, split_format
+from meshproxy.telemetry.operators import (
+    DEFAULT_TIME,
+    FLAGS,
+    GRPC_STATUSES,
+    GRPC_STATUSES_IN_CAPITALS,
+    SPAN_POINTS,
+    TLS_TOLD,
+    Operator,
+    split_format,
+)
 
 Facts = dict[str, Any]
 Value = bytes | int | None
