@@ -11,7 +11,9 @@ from pathlib import Path
 from meshproxy.config.native.actions import DIRECT, REDIRECT, RETRY, WEIGHTED
 from meshproxy.config.native.chain import CHAIN, MATCH
 from meshproxy.config.native.cluster import BREAKERS, CLUSTER, ENDPOINT, RETRY_BUDGET, UPSTREAM_HTTP2
+from meshproxy.config.native.catalog import CATALOG
 from meshproxy.config.native.consul import CONSUL, REGISTRATION
+from meshproxy.config.native.control_plane import CONTROL_PLANE, EDS, RDS, SDS
 from meshproxy.config.native.discovery import CONSUL_SERVER, CONSUL_SERVICE, DNS_SRV, SOURCE
 from meshproxy.config.native.headers import CHANGES, HEADER_CONDITION, QUERY_CONDITION
 from meshproxy.config.native.http import CLIENT_CERT_HEADER, FILTER, GRPC_HTTP1_BRIDGE, GRPC_STATS, HTTP, HTTP2, KEEP_ALIVE
@@ -23,17 +25,19 @@ from meshproxy.config.native.route import ROUTE, ROUTE_TABLE, VIRTUAL_HOST
 from meshproxy.config.native.rows import DERIVED, UNSET, Row, Section
 from meshproxy.config.native.secrets import CERTIFICATE, SECRET
 from meshproxy.config.native.tcp import CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, TCP
-from meshproxy.config.native.telemetry import ACCESS_LOG, STATSD
+from meshproxy.config.native.telemetry import ACCESS_LOG, STATS_TAG, STATSD
 from meshproxy.config.native.tls import DOWNSTREAM_TLS, KEY_LOG, SAN, UPSTREAM_TLS
+from meshproxy.config.native.xds import XDS
 
 SECTIONS: tuple[Section, ...] = (
     TOP, LISTENER, CHAIN, MATCH, DOWNSTREAM_TLS, CERTIFICATE, SAN, KEY_LOG, HTTP, HTTP2, KEEP_ALIVE, CLIENT_CERT_HEADER, FILTER, GRPC_STATS,
     GRPC_HTTP1_BRIDGE, HTTP_RBAC, HTTP_RULES, HTTP_POLICY, HTTP_RULE, TCP, LISTENER_FILTER, PROXY_PROTOCOL, TLS_INSPECTOR,
     CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, RBAC,
     RULES, POLICY, RULE, STRING, ROUTE, WEIGHTED, REDIRECT, DIRECT, RETRY, VIRTUAL_HOST, ROUTE_TABLE, CHANGES, HEADER_CONDITION,
-    QUERY_CONDITION, CLUSTER, ENDPOINT, SOURCE, CONSUL_SERVICE, CONSUL_SERVER, DNS_SRV, CONSUL, REGISTRATION,
+    QUERY_CONDITION, CLUSTER, ENDPOINT, SOURCE, CONSUL_SERVICE, CONSUL_SERVER, DNS_SRV, EDS, RDS, SDS, CONTROL_PLANE, XDS, CONSUL,
+    REGISTRATION, CATALOG,
     UPSTREAM_TLS, UPSTREAM_HTTP2, BREAKERS, RETRY_BUDGET, SECRET, ACCESS_LOG,
-    STATSD, ADMIN, NODE, OVERLOAD,
+    STATSD, STATS_TAG, ADMIN, NODE, OVERLOAD,
 )
 """In the order of the page."""
 

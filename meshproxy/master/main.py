@@ -18,6 +18,8 @@ from meshproxy.errors import BindError, ConfigError, ControlError, MeshproxyErro
 from meshproxy.ipc.boot import ExitCode
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.messages import Answer, Ready
+from meshproxy.ipc.state_path import VARIABLE as STATE
+from meshproxy.ipc.state_path import state_path
 from meshproxy.master import admin_socket, deaths, systemd
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
@@ -46,19 +48,23 @@ BUSY_S = 0.05
 def run(
     config_path: str, workers: int | None = None, control: str = "", log_level: str | None = None, *,
     entries: Entries | None = None, patience: Patience | None = None, argv: list[str] | None = None,
-    env: MutableMapping[str, str] | None = None,
+    env: MutableMapping[str, str] | None = None, admin_address_path: str = "",
 ) -> int:
     """Runs a node until it is told to end; gives the exit code. What is wrong at the start is told on stderr, and the code is 1.
 
     `workers`: None = as configured, 0 = one for each usable core. `argv` is how to start a new master at an upgrade (default: as this
-    process was started).
+    process was started). The address of the admin API is written to `admin_address_path` once it listens.
     """
     env = os.environ if env is None else env
+    priority.take_long_turns()
+    if directory := state_path(env, os.getuid()):
+        # Once, as whoever starts it: another user than the one that the node runs as would mean another place.
+        env = {**env, STATE: directory}
     journal = Journal(log_level or "info")
     setproctitle.setproctitle("meshproxy: master")
     command = Command(
         config_path, -1 if workers is None else workers, control, argv or [sys.executable, *sys.orig_argv[1:]], os.getcwd(), env,
-        entries or Entries(), patience or Patience(),
+        entries or Entries(), patience or Patience(), admin_address_path,
     )
     former: Channel | None = None
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import msgspec
@@ -12,7 +12,7 @@ from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
 from meshproxy.model.discovery import ConsulNode
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
-from meshproxy.model.route import RouteTable
+from meshproxy.model.route import Route, RouteTable, VirtualHost
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import Secret
 from meshproxy.model.xds import Dynamic, without_metadata
@@ -56,11 +56,22 @@ class StatsSink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """1500 of Ethernet less IPv6 and UDP headers, rounded as statsd's own documents advise."""
 
 
+class StatsTag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tag of metrics besides Envoy's own: `value` on all, or what `regex` finds in the name that metrics of a thing begin with
+    (`cluster.web.`): its second group, else its first. One of the two is set; nothing found or an empty text is no tag."""
+
+    name: str
+    value: str = ""
+    regex: str = ""
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is done with metrics."""
 
     sinks: tuple[StatsSink, ...] = ()
     flush_interval_s: float = 5.0
+    tags: tuple[StatsTag, ...] = ()
+    """In dialects that have tags."""
     histogram_buckets_ms: tuple[float, ...] = (
         0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
     )
@@ -126,7 +137,7 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     name: str
     body: bytes
     blocks: dict[str, int] = {}
-    origin: Literal["", "xds"] = ""
+    origin: Literal["", "xds", "consul"] = ""
 
 
 BODY_TYPES: dict[ResourceKind, type] = {
@@ -152,14 +163,49 @@ def unpack(resource: Resource) -> Secret | Cluster | EndpointSet | RouteTable | 
 
 def for_data_path(resource: Resource) -> Resource:
     """The resource as a worker gets it: not whom the agent asks for it or for a part of it, which may have tokens."""
-    if resource.kind not in (ResourceKind.SECRET, ResourceKind.CLUSTER) or b"source" not in resource.body:
+    asked = _ASKED.get(resource.kind)
+    if asked is None or asked[0].encode() not in resource.body:
         return resource
-    value = unpack(resource)
-    if isinstance(value, Cluster):
-        bare: Cluster | Secret = msgspec.structs.replace(value, sources=())
-    else:
-        bare = msgspec.structs.replace(value, source=None)
+    bare = msgspec.structs.replace(unpack(resource), **dict([asked]))
     return msgspec.structs.replace(resource, body=_encoder.encode(bare))
+
+
+_ASKED: dict[ResourceKind, tuple[str, tuple[()] | None]] = {
+    ResourceKind.SECRET: ("source", None), ResourceKind.CLUSTER: ("sources", ()), ResourceKind.ROUTE_TABLE: ("catalog", None),
+}
+"""The field that has whom the agent asks, and nobody."""
+
+
+class RoutesInBytes:
+    """Routes that become structs when they are come to: all of a large table at once take 10 ms."""
+
+    def __init__(self, packed: list[msgspec.Raw]) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __iter__(self) -> Iterator[Route]:
+        return map(_route_decoder.decode, self._packed)
+
+
+class _PackedHost(VirtualHost, frozen=True, kw_only=True, omit_defaults=True):
+    routes: list[msgspec.Raw] = []  # type: ignore[assignment]
+
+
+class _PackedTable(RouteTable, frozen=True, kw_only=True, omit_defaults=True):
+    virtual_hosts: list[_PackedHost] = []  # type: ignore[assignment]
+
+
+_route_decoder = msgspec.msgpack.Decoder(Route)
+_table_decoder = msgspec.msgpack.Decoder(_PackedTable)
+
+
+def unpack_table(resource: Resource) -> RouteTable:
+    """A route table whose hosts have `RoutesInBytes`, for who goes through it with pauses."""
+    table = _table_decoder.decode(resource.body)
+    hosts = [msgspec.structs.replace(host, routes=RoutesInBytes(host.routes)) for host in table.virtual_hosts]
+    return msgspec.structs.replace(table, virtual_hosts=hosts)
 
 
 def resources_of(snapshot: Snapshot) -> list[Resource]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from meshproxy.model import StatsTag
 from meshproxy.scoreboard.catalogue import BlockKind
 
 THING_TAG = {
@@ -29,11 +31,57 @@ _STATUS = re.compile(r"^(.*_rq)_(\d)(\d\d|xx)$")
 _PREFIXES = {kind: kind.value.replace("{}.", "").replace("{}", "") for kind in BlockKind}
 
 
+Tags = tuple[tuple[str, str], ...]
+MOST_KNOWN = 65536
+"""Things whose tags are remembered: they come and go."""
+
+
 class Tagged(NamedTuple):
     """`name` without the parts that `tags` have."""
 
     name: str
-    tags: tuple[tuple[str, str], ...]
+    tags: Tags
+
+
+class TagRules:
+    """The configuration's own tags, beside those of Envoy's extraction; one of a name that Envoy's has gives way to it."""
+
+    def __init__(self, tags: Sequence[StatsTag] = ()) -> None:
+        self.rows = tuple(tags)
+        self._fixed = tuple((tag.name, tag.value) for tag in tags if tag.value)
+        self._patterns = []
+        if any(tag.regex for tag in tags):
+            # Not at the top: most nodes have no patterns, and the library takes memory.
+            import re2
+
+            self._patterns = [(tag.name, re2.compile(tag.regex)) for tag in tags if tag.regex]
+        self._known: dict[tuple[BlockKind | None, str], Tags] = {}
+
+    def of(self, kind: BlockKind | None, thing: str) -> Tags:
+        """Of all metrics of a thing; what has no name has only those that are on all."""
+        if not self._patterns or not thing:
+            return self._fixed
+        known = self._known.get((kind, thing))
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            known = self._known[kind, thing] = (*self._fixed, *self._found(prefix_of(kind, thing)))
+        return known
+
+    def _found(self, name: str) -> Iterator[tuple[str, str]]:
+        for tag, pattern in self._patterns:
+            found = pattern.search(name)
+            value = found and (found.group(2) if pattern.groups > 1 else found.group(1))
+            if value:
+                yield tag, value
+
+
+def joined(first: Tags, more: Tags) -> Tags:
+    """Both, each name once."""
+    if not more:
+        return first
+    names = {name for name, _ in first}
+    return (*first, *((name, value) for name, value in more if name not in names))
 
 
 def clean(name: str) -> str:

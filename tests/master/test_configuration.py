@@ -9,6 +9,7 @@ from meshproxy.master.configuration import Change, Configuration, Versions
 from meshproxy.model import (
     Cluster,
     ConfigSource,
+    ConsulCatalog,
     ConsulServer,
     ConsulService,
     Endpoint,
@@ -121,12 +122,14 @@ def test_a_token_does_not_travel_to_workers() -> None:
     found = cluster("a", discovery="found", sources=(ConsulService(service="x", server=ConsulServer(token="hush")),))
     asked = ConfigSource(kind="grpc", services=(GrpcService(cluster="a", initial_metadata=(("authorization", "hush"),)),))
     waited = pack(ResourceKind.SECRET, "s", Secret(name="s", source=asked, sds_name="s"))
-    change = table().prepare([found, waited])
+    catalog = RouteTable(name="r", catalog=ConsulCatalog(server=ConsulServer(token="hush")))
+    change = table().prepare([found, waited, pack(ResourceKind.ROUTE_TABLE, "r", catalog)])
     got = {each.name: each for each in change.for_workers().upserts}
 
     assert not any(b"hush" in each.body for each in got.values())
     assert unpack(got["a"]) == msgspec.structs.replace(unpack(found), sources=())
     assert unpack(got["s"]) == Secret(name="s", sds_name="s")
+    assert unpack(got["r"]) == RouteTable(name="r")
     assert [each.blocks for each in change.for_workers().upserts] == [each.blocks for each in change.upserts]
     assert all(b"hush" in each.body for each in change.for_agent().upserts)
 

@@ -32,6 +32,10 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
         lost.append("node id and cluster: Envoy wants both for statsd by TCP; set them")
     if stats.sinks:
         data["stats_sinks"] = [sink for item in stats.sinks if (sink := _sink(item, lost)) is not None]
+    if stats.tags:
+        data["stats_config"] = {
+            "stats_tags": [{"tag_name": tag.name, **({"regex": tag.regex} if tag.regex else {"fixed_value": tag.value})} for tag in stats.tags]
+        }
     if stats.flush_interval_s != Stats().flush_interval_s:
         data["stats_flush_interval"] = duration(stats.flush_interval_s)
     if stats.histogram_buckets_ms != Stats().histogram_buckets_ms:
@@ -39,6 +43,7 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     lost += [f"{field}: Envoy has it on the command line or not at all" for field in changed(snapshot.process, Process())]
     if snapshot.log_level != "info":
         lost.append("log_level: Envoy has it on the command line")
+    lost += [f'route table "{table.name}": catalog: Envoy asks no Consul for routes' for table in snapshot.route_tables if table.catalog]
     if snapshot.consul is not None and snapshot.consul.services:
         lost.append("consul register: Envoy registers itself nowhere")
     used = {

@@ -130,6 +130,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "dogstatsd": _sink("envoy.config.metrics.v3.DogStatsdSink", address=_UDP, max_bytes_per_datagram=512),
     "empty parts": {"dynamic_resources": {}, "layered_runtime": {}, "cluster_manager": {}},
     "flush": {"stats_flush_interval": "1s"},
+    "tags": {"stats_config": {"stats_tags": [
+        {"tag_name": "dc", "fixed_value": "east"}, {"tag_name": "svc", "regex": r"^cluster\.((?:[^.]+~)?([^.]+)\.)"},
+        {"tag_name": "envoy.cluster_name"},
+    ]}},
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
