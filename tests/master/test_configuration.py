@@ -122,7 +122,7 @@ def test_a_token_does_not_travel_to_workers() -> None:
     found = cluster("a", discovery="found", sources=(ConsulService(service="x", server=ConsulServer(token="hush")),))
     asked = ConfigSource(kind="grpc", services=(GrpcService(cluster="a", initial_metadata=(("authorization", "hush"),)),))
     waited = pack(ResourceKind.SECRET, "s", Secret(name="s", source=asked, sds_name="s"))
-    catalog = RouteTable(name="r", catalog=ConsulCatalog(server=ConsulServer(token="hush")))
+    catalog = RouteTable(name="r", catalog=ConsulCatalog(domains=("{service}.x",), server=ConsulServer(token="hush")))
     change = table().prepare([found, waited, pack(ResourceKind.ROUTE_TABLE, "r", catalog)])
     got = {each.name: each for each in change.for_workers().upserts}
 
