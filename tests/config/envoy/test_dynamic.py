@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,22 @@ def test_bytes_that_are_no_message(content: bytes) -> None:
     with pytest.raises(ConfigError, match="no such message"):
         translator().cluster(content)
     assert translator().name_of(URL + CLUSTER, content) == ""
+
+
+def test_bytes_that_are_nearly_a_message() -> None:
+    """Whatever comes is taken or refused by name, and no translator trips over it."""
+    chance = random.Random(5)
+    use = translator()
+    whole = packed(LISTENER, **a_listener(a_manager(tracing={}), chain={"transport_socket": tls(DOWNSTREAM_TLS)})).value
+    for _ in range(400):
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(content))
+            content[place : place + chance.randint(0, 3)] = chance.randbytes(chance.randint(0, 3))
+        try:
+            use.listener(bytes(content))
+        except ConfigError as refusal:
+            assert "mistake of meshproxy" not in str(refusal)
 
 
 def test_the_next_resource_is_not_harmed() -> None:
