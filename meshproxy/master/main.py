@@ -56,6 +56,7 @@ def run(
     process was started). The address of the admin API is written to `admin_address_path` once it listens.
     """
     env = os.environ if env is None else env
+    priority.take_long_turns()
     if directory := state_path(env, os.getuid()):
         # Once, as whoever starts it: another user than the one that the node runs as would mean another place.
         env = {**env, STATE: directory}
