@@ -31,6 +31,7 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.discovery.consul import ConsulSource
 from meshproxy.discovery.consul_config import Copies
+from meshproxy.discovery.consul_seats import Seats
 from meshproxy.discovery.sources import source_of
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
@@ -78,6 +79,7 @@ class Agent:
         lookup = threaded_lookup()
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
         self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._tell_warm)
+        self._seats = Seats()
         self.finding = Finding(self._publish, self.journal, self._tell_warm, self._source_of)
         hostname = socket.gethostname()
         self.registering = Registering(self.view, hostname, self.journal)
@@ -219,7 +221,7 @@ class Agent:
 
     def _source_of(self, source: Source) -> object:
         """What the catalogue's services are found by tells it more than endpoints."""
-        return ConsulSource(source, self.cataloguing.heard) if isinstance(source, ConsulService) else source_of(source)
+        return ConsulSource(source, self.cataloguing.heard, self._seats) if isinstance(source, ConsulService) else source_of(source)
 
     def _own_gauges(self) -> dict[str, int]:
         """What the agent measures itself."""

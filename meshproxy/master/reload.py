@@ -370,7 +370,8 @@ class Reloader:
             return
         self._commit(change)
         node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
-        if any(each.kind is ResourceKind.LISTENER for each in change.upserts) or any(kind is ResourceKind.LISTENER for kind, _ in change.removes):
+        kinds = {each.kind for each in change.upserts} | {kind for kind, _ in change.removes}
+        if ResourceKind.LISTENER in kinds:
             self.crew.steer(force=True)
             self.keeper.tell_state()
         self._answer(asked)
@@ -420,7 +421,7 @@ class Reloader:
             return
         configuration.note_rows(change)
         self.keeper.tell(change.for_agent())
-        self.crew.configure(Configure(version=change.version, upserts=change.upserts, removes=change.removes), [])
+        self.crew.configure(change.for_workers(), [])
         self._commit(change)
 
 

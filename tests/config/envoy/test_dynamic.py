@@ -217,7 +217,8 @@ DECIDES: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "a condition of HTTP RBAC": (
         LISTENER, a_listener(a_manager(a_filter("envoy.extensions.filters.http.rbac.v3.RBAC", rules={"policies": {"p": {
             "permissions": [{"any": True}], "principals": [{"any": True}], "condition": {"const_expr": {"bool_value": True}}}}}))),
-        'listener "in": filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.rules.policies.p', '"condition" is not supported yet',
+        'listener "in": filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.rules.policies.p',
+        '"condition" is not supported yet',
     ),
     "JWT": (
         LISTENER, a_listener(a_manager(a_filter("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"))), "http_filters[0]",
