@@ -111,7 +111,7 @@ class Ready(Message, kw_only=True):
 
 
 class Drain(Message, kw_only=True):
-    """master -> worker: stop accepting (after the queue is empty), tell clients to close, end when the last exchange ended or after `limit_s`.
+    """master -> worker: stop accepting (after the queue is empty), tell clients to close, end with the last exchange or after `limit_s`.
 
     Then the worker exits with 0. The master has steered new connections away before. A client that keeps an idle connection is told with
     its next answer, so that none meets a close it did not expect; with `close_idle` (the whole node stops) idle connections close at once.
@@ -308,7 +308,9 @@ class Order(Message, kw_only=True):
     """
 
     id: int = 0
-    verb: Literal["reload", "upgrade", "drain", "drain_listeners", "stop", "quit", "status", "loglevel", "reopen_logs", "scoreboard", "dump"]
+    verb: Literal[
+        "reload", "upgrade", "drain", "drain_listeners", "stop", "quit", "status", "loglevel", "reopen_logs", "scoreboard", "dump"
+    ]
     argument: str = ""
     listeners: list[str] = []
     limit_s: float = 0.0
