@@ -85,19 +85,13 @@ class Agent:
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
-<<<<<<< HEAD
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._look)
         self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._look)
+        self._seats = Seats()
         self.assignments = Assignments()
         self.finding = Finding(self._publish, self.journal, self._look, self._source_of)
         self.join: Join | None = None
         """From when a control plane is asked for anything."""
-=======
-        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
-        self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._tell_warm)
-        self._seats = Seats()
-        self.finding = Finding(self._publish, self.journal, self._tell_warm, self._source_of)
->>>>>>> edb1eb7a7940d1391a240ba7988f04a884ef670f
         hostname = socket.gethostname()
         self.registering = Registering(self.view, hostname, self.journal)
         self.following = Following(self.view, Copies(boot.state_directory), self.link.order, self.journal)
@@ -253,7 +247,7 @@ class Agent:
     def _source_of(self, wanted: Source) -> object:
         """What the catalogue's services are found by tells it more than endpoints."""
         if isinstance(wanted, ConsulService):
-            return ConsulSource(wanted, self.cataloguing.heard)
+            return ConsulSource(wanted, self.cataloguing.heard, self._seats)
         return AssignedSource(self.assignments, wanted) if isinstance(wanted, EdsSource) else source_of(wanted)
 
     def _publish(self, found: EndpointSet) -> None:
@@ -283,17 +277,11 @@ class Agent:
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names, self.admin_logs.write)
 
-<<<<<<< HEAD
     def _brought(self, key: tuple[ResourceKind, str]) -> Brought | None:
         if not self.view.is_brought(key):
             return None
         known = self.join.version_of(key) if self.join is not None else None
         return Brought(known[0], known[1], known[3]) if known is not None else Brought("", 0.0)
-=======
-    def _source_of(self, source: Source) -> object:
-        """What the catalogue's services are found by tells it more than endpoints."""
-        return ConsulSource(source, self.cataloguing.heard, self._seats) if isinstance(source, ConsulService) else source_of(source)
->>>>>>> edb1eb7a7940d1391a240ba7988f04a884ef670f
 
     def _warming(self) -> list[tuple[tuple[ResourceKind, str], Brought, Cluster | Listener]]:
         warming = self.join.warming() if self.join is not None else []

@@ -383,12 +383,8 @@ class Reloader:
             return
         self._commit(change)
         node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
-<<<<<<< HEAD
-        if ResourceKind.LISTENER in {each.kind for each in change.upserts} | {kind for kind, _ in change.removes}:
-=======
         kinds = {each.kind for each in change.upserts} | {kind for kind, _ in change.removes}
         if ResourceKind.LISTENER in kinds:
->>>>>>> edb1eb7a7940d1391a240ba7988f04a884ef670f
             self.crew.steer(force=True)
             self.keeper.tell_state()
         self._answer(asked)

@@ -64,13 +64,8 @@ class Configuration:
     # -- a change
 
     def boot(self, resources: list[Resource], sockets: Sockets) -> list[Refusal]:
-<<<<<<< HEAD
-        """The first of all. What a control plane brought and cannot be taken is left out: it must not keep the worker from serving the
-        rest. Raises ChangeRefused when something of the file is refused."""
-=======
         """The first of all. What a control plane brought and cannot be taken is left out: the worker is to serve the rest.
         Raises ChangeRefused when something of the file is refused."""
->>>>>>> edb1eb7a7940d1391a240ba7988f04a884ef670f
         sockets = list(sockets)
         swaps, refused = self._compile_all(resources, sockets)
         brought = {(each.kind, each.name) for each in resources if each.origin == "xds"}
@@ -83,11 +78,7 @@ class Configuration:
         return refused
 
     def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
-<<<<<<< HEAD
-        """Make resources live; what went out of use. All is compiled before the first is swapped: ChangeRefused leaves all as it was."""
-=======
         """Make resources live; what went out of use. All is compiled before the first thing is swapped: a ChangeRefused changes nothing."""
->>>>>>> edb1eb7a7940d1391a240ba7988f04a884ef670f
         sockets = list(sockets)
         try:
             swaps, refused = self._compile_all(upserts, sockets)
