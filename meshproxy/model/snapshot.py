@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import msgspec
@@ -12,7 +12,7 @@ from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
 from meshproxy.model.discovery import ConsulNode
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
-from meshproxy.model.route import RouteTable
+from meshproxy.model.route import Route, RouteTable, VirtualHost
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import Secret
 from meshproxy.model.xds import Dynamic, without_metadata
@@ -72,12 +72,15 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     flush_interval_s: float = 5.0
     tags: tuple[StatsTag, ...] = ()
     """In dialects that have tags."""
-    histogram_buckets_ms: tuple[float, ...] = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+    histogram_buckets_ms: tuple[float, ...] = (
+        0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
+    )
     """Upper bounds in Prometheus text; Envoy's."""
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named in the plan."""
+    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named
+    in the plan."""
 
     workers: int = 0
     """0 = one per usable core."""
@@ -156,6 +159,53 @@ def pack(kind: ResourceKind, name: str, value: msgspec.Struct) -> Resource:
 def unpack(resource: Resource) -> Secret | Cluster | EndpointSet | RouteTable | Listener:
     """The model struct inside; raises msgspec.DecodeError for bytes of another version (a bug: only we write them)."""
     return _decoders[resource.kind].decode(resource.body)
+
+
+def for_data_path(resource: Resource) -> Resource:
+    """The resource as a worker gets it: not whom the agent asks for it or for a part of it, which may have tokens."""
+    asked = _ASKED.get(resource.kind)
+    if asked is None or asked[0].encode() not in resource.body:
+        return resource
+    bare = msgspec.structs.replace(unpack(resource), **dict([asked]))
+    return msgspec.structs.replace(resource, body=_encoder.encode(bare))
+
+
+_ASKED: dict[ResourceKind, tuple[str, tuple[()] | None]] = {
+    ResourceKind.SECRET: ("source", None), ResourceKind.CLUSTER: ("sources", ()), ResourceKind.ROUTE_TABLE: ("catalog", None),
+}
+"""The field that has whom the agent asks, and nobody."""
+
+
+class RoutesInBytes:
+    """Routes that become structs when they are come to: all of a large table at once take 10 ms."""
+
+    def __init__(self, packed: list[msgspec.Raw]) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __iter__(self) -> Iterator[Route]:
+        return map(_route_decoder.decode, self._packed)
+
+
+class _PackedHost(VirtualHost, frozen=True, kw_only=True, omit_defaults=True):
+    routes: list[msgspec.Raw] = []  # type: ignore[assignment]
+
+
+class _PackedTable(RouteTable, frozen=True, kw_only=True, omit_defaults=True):
+    virtual_hosts: list[_PackedHost] = []  # type: ignore[assignment]
+
+
+_route_decoder = msgspec.msgpack.Decoder(Route)
+_table_decoder = msgspec.msgpack.Decoder(_PackedTable)
+
+
+def unpack_table(resource: Resource) -> RouteTable:
+    """A route table whose hosts have `RoutesInBytes`, for who goes through it with pauses."""
+    table = _table_decoder.decode(resource.body)
+    hosts = [msgspec.structs.replace(host, routes=RoutesInBytes(host.routes)) for host in table.virtual_hosts]
+    return msgspec.structs.replace(table, virtual_hosts=hosts)
 
 
 def resources_of(snapshot: Snapshot) -> list[Resource]:

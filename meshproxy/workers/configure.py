@@ -11,7 +11,7 @@ from meshproxy.errors import ConfigError, MeshproxyError
 from meshproxy.ipc.messages import ListenerSocket, Refusal
 from meshproxy.model import Cluster as ClusterModel
 from meshproxy.model import EndpointSet, Process, Resource, ResourceKind, RouteTable
-from meshproxy.model.snapshot import unpack
+from meshproxy.model.snapshot import unpack, unpack_table
 from meshproxy.proxy.exchange import RouterSlot
 from meshproxy.proxy.router import Router, compile_slices
 from meshproxy.scoreboard.region import Region
@@ -21,6 +21,9 @@ from meshproxy.workers.listener_config import Listeners
 from meshproxy.workers.loop import Loop
 from meshproxy.workers.security import Securities
 from meshproxy.workers.slices import SLICE_NS, Slices
+
+SCRAPS_A_LOOK = 100
+"""Freed between two looks at the clock: some 30 us."""
 
 Sockets = Iterable[tuple[ListenerSocket, int]]
 Swap = Callable[[], None]
@@ -51,14 +54,17 @@ class Configuration:
         """What the present change took out of use: its metrics' places are free once nothing refers to it."""
         self.clusters = Clusters(loop, region, slot, self.securities, self._retire)
         self.listeners = Listeners(
-            loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, late_blocks, log,
+            loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, late_blocks,
+            log,
         )
-        self.slices = Slices()
+        self.slices = Slices(lambda: loop.turn)
+        self.scraps: list[object] = []
+        """What the present change replaced and takes long to free."""
 
     # -- a change
 
     def boot(self, resources: list[Resource], sockets: Sockets) -> list[Refusal]:
-        """The first of all. What a control plane brought and cannot be taken is left out: it must not keep the worker from serving the rest.
+        """The first of all. What a control plane brought and cannot be taken is left out: the worker is to serve the rest.
         Raises ChangeRefused when something of the file is refused."""
         sockets = list(sockets)
         swaps, refused = self._compile_all(resources, sockets)
@@ -72,7 +78,7 @@ class Configuration:
         return refused
 
     def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
-        """Make resources live; what went out of use. All is compiled before the first thing is swapped: ChangeRefused leaves all as it was."""
+        """Make resources live; what went out of use. All is compiled before the first thing is swapped: a ChangeRefused changes nothing."""
         sockets = list(sockets)
         try:
             swaps, refused = self._compile_all(upserts, sockets)
@@ -110,6 +116,9 @@ class Configuration:
         for kind, name in sorted(removes, reverse=True):
             self._remove(ResourceKind(kind), name)
             self.slices.breathe()
+        while self.scraps:
+            del self.scraps[-SCRAPS_A_LOOK:]
+            self.slices.breathe()
         self.listeners.forget_ended()
         self.loop.settle()
         retired, self.retired = self.retired, []
@@ -131,26 +140,29 @@ class Configuration:
     def _compile(self, resource: Resource, sockets: list) -> list[Swap]:
         if resource.kind is ResourceKind.SECRET:
             return []                            # staged before
+        if resource.kind is ResourceKind.ROUTE_TABLE:
+            return [self._route_table(unpack_table(resource), resource.blocks)]
         value = unpack(resource)
         if isinstance(value, ClusterModel):
             return [self.clusters.compile(value, resource.blocks)]
         if isinstance(value, EndpointSet):
             return [self.clusters.compile_endpoints(value, resource.blocks)]
-        if isinstance(value, RouteTable):
-            return [self._route_table(value, resource.blocks)]
         return [self.listeners.compile(value, resource.blocks, sockets)]
 
     # -- route tables
 
     def _route_table(self, table: RouteTable, blocks: dict[str, int]) -> Swap:
         router = None
-        for router in compile_slices(table, SLICE_NS, perf_counter_ns):
+        for made in compile_slices(table, SLICE_NS, perf_counter_ns):
+            router = made
             self.slices.breathe()
         for virtual_host in router.virtual_hosts:
             virtual_host.block = blocks.get(f"vhost:{virtual_host.name}", -1)
 
         def swap() -> None:
             slot = self._route_slot(table.name)
+            if slot.router is not None:
+                self.scraps += slot.router.pieces()
             self._retire_router(slot.router)
             slot.swap(router)
 

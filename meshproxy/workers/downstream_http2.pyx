@@ -69,7 +69,7 @@ cdef class Http2Starter(HttpStarter):
         cdef Http2Options *options = &self.options
         model = config.model.http2
         self.config = config
-        take_options(options, model)
+        take_options(options, model, config.buffer_limit)
         options.allow_connect = model.allow_connect
         options.head_bytes = config.max_head_bytes
         options.headers = min(<int64_t>config.max_headers, MAX_FIELDS)
@@ -263,7 +263,7 @@ cdef class DownstreamHttp2(Protocol):
             self.idle_at = 0
         self.active += 1
         if not self.draining:
-            if self.loop.draining or self.chain.draining:
+            if self.chain.draining and self.chain.is_leaving(self.transport):
                 config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
                 self.start_drain()
             elif config.max_requests_per_connection and self.served >= config.max_requests_per_connection:
@@ -434,8 +434,9 @@ cdef class DownstreamHttp2(Protocol):
     cdef void drain(self, bint close_idle) except *:
         if self.leaving:
             return
-        if close_idle and self.active == 0:
+        if not self.draining:
             self.config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
+        if close_idle and self.active == 0:
             self.finish_drain()
         elif not self.draining:
             self.start_drain()
@@ -511,6 +512,8 @@ cdef class Http2Stream(DownstreamStream):
 
     cdef void pause_request(self) except *:
         self.paused = True
+        if self.state != NULL:
+            self.connection.session.hold(self.state)
 
     cdef void resume_request(self) except *:
         cdef DownstreamHttp2 connection = self.connection
@@ -526,7 +529,7 @@ cdef class Http2Stream(DownstreamStream):
         cdef DownstreamHttp2 connection = self.connection
         # Near the worker's limit any queue is too much.
         cdef size_t limit = 0 if connection.loop.is_nearly_full() else self.exchange.config.buffer_limit
-        return connection.session.is_above(self.state, limit) or connection.transport.is_above()
+        return connection.session.is_above(self.state, limit, connection.loop.is_pressed()) or connection.transport.is_above()
 
     cdef void abort(self, Exchange x) except *:
         self.connection.writer.touch()

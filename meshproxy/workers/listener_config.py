@@ -135,7 +135,6 @@ class Listeners:
         self.log = log
         self.exchanges = ExchangePool(loop)
         self.greenlets = Greenlets()
-        self.http1 = Http1Starter()
         self.pipes = PipePool()
         self.waiting = Waiting(loop)
         self.destinations = Destinations()
@@ -205,7 +204,8 @@ class Listeners:
             return old
         whole = (self.loop, model, self.region, self.slot, blocks["listener"], security, filters)
         if isinstance(terminal, HttpConfig):
-            return HttpChain(*whole, terminal, self.exchanges, self.http1, Http2Starter(self.region, self.slot, blocks["http2"]))
+            starters = Http1Starter(self.region, self.slot, blocks["http1"]), Http2Starter(self.region, self.slot, blocks["http2"])
+            return HttpChain(*whole, terminal, self.exchanges, *starters)
         if isinstance(terminal, TcpConfig):
             return TcpChain(*whole, terminal, self.pipes)
         chain = EchoChain(*whole) if isinstance(terminal, Echo) else ResponseChain(*whole)
@@ -242,7 +242,8 @@ class Listeners:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
         return HttpConfig(
             manager, model.name, port, model.buffer_limit_bytes, self.route_slot(manager.route_table), self.pools,
-            self._python_filters(manager), self._stream_filters(manager, blocks), logs, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
+            self._python_filters(manager), self._stream_filters(manager, blocks), logs, self.region, self.slot,
+            blocks[f"http:{manager.stat_prefix}"],
         )
 
     def _stream_filters(self, manager: HttpConnectionManager, blocks: dict[str, int]) -> list[FilterMaker]:

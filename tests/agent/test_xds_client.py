@@ -28,7 +28,7 @@ from meshproxy.model import (
     TrustedCa,
     UpstreamTls,
 )
-from meshproxy.model.xds import GrpcService
+from meshproxy.model.xds import Dynamic, GrpcService
 from tests.agent.xds_scene import ADS, control_plane, grpc, said, scene, until
 from tests.discovery.xds_conversations import response_of
 from tests.peers.process import free_ports
@@ -117,6 +117,13 @@ def test_the_next_service_is_tried(server: XdsServer) -> None:
         assert clusters.failures == ['there is no cluster "nobody"']
 
 
+@pytest.mark.parametrize("form", ["{}", "dns:{}", "dns:///{}"])
+def test_a_target_without_a_cluster(server: XdsServer, form: str) -> None:
+    with scene(ads=grpc("grpc", GrpcService(target_uri=form.format(f"localhost:{server.port}")))) as node:
+        node.ask()
+        said(server, "CDS [] node")
+
+
 def test_the_servers_name_is_resolved(server: XdsServer) -> None:
     by_name = Cluster(
         name="control_plane", discovery="strict_dns", dns_lookup_family="v4_only",
@@ -127,16 +134,20 @@ def test_the_servers_name_is_resolved(server: XdsServer) -> None:
         said(server, "CDS [] node")
 
 
-def test_a_unix_socket(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["", "unix:{}", "unix://{}"])
+def test_a_unix_socket(tmp_path: Path, form: str) -> None:
     path = str(tmp_path / "xds.sock")
+    service = GrpcService(target_uri=form.format(path)) if form else GrpcService(cluster="control_plane")
     with XdsServer(tmp_path, path=path) as server:
-        with scene(Cluster(name="control_plane", endpoints=(Endpoint(address=PipeAddress(path)),))) as node:
+        clusters = () if form else (Cluster(name="control_plane", endpoints=(Endpoint(address=PipeAddress(path)),)),)
+        with scene(*clusters, ads=grpc("grpc", service)) as node:
             node.ask()
             said(server, "CDS [] node")
 
 
 def test_metadata_goes_with_the_stream(server: XdsServer) -> None:
-    with scene(control_plane(server.port), ads=grpc("grpc", GrpcService(cluster="control_plane", initial_metadata=(("x-token", "t1"),)))) as node:
+    service = GrpcService(cluster="control_plane", initial_metadata=(("x-token", "t1"),))
+    with scene(control_plane(server.port), ads=grpc("grpc", service)) as node:
         node.ask()
 
         assert said(server, "open StreamAggregatedResources").metadata["x-token"] == "t1"
@@ -185,6 +196,24 @@ def test_a_second_subscription_has_at_once_what_the_first_has(server: XdsServer)
         assert node.ask("EDS", ADS, {"a"}).names() == ["a"]
 
 
+def test_a_reload_may_name_another_control_plane(server: XdsServer, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with XdsServer(tmp_path / "other") as other, scene(control_plane(server.port)) as node:
+        clusters, endpoints = node.ask(), node.ask("EDS", ADS, {"a"})
+        server.send(said(server, "EDS [a] node").stream, response_of("CDS v=1 n=1 s1", False))
+        assert clusters.names() == ["s1"]
+        node.view.by_name["other"] = control_plane(other.port)
+        node.client.dynamic = Dynamic(ads=grpc("delta_grpc", GrpcService(cluster="other")))
+        said(server, "end")
+        stream = said(other, "CDS node").stream
+        said(other, "EDS +[a] node")
+        other.send(stream, response_of("CDS n=1 s2@1", True))
+        until(lambda: clusters.names() == ["s2"])
+        endpoints.subscription.set_names({"a", "b"})
+
+        said(other, "EDS +[b] node")
+
+
 # ---- servers that are none ----
 
 
@@ -199,12 +228,14 @@ def test_a_server_that_speaks_something_else() -> None:
     def answer(link: gevent.socket.socket, address: object) -> None:
         link.recv(1000)
         link.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        while link.recv(1000):
+            pass
         link.close()
 
     other = StreamServer(("127.0.0.1", 0), answer)
     other.start()
     try:
-        with scene(control_plane(other.server_port, connect_timeout_s=0.3)) as node:
+        with scene(control_plane(other.server_port)) as node:
             clusters = node.ask()
             until(lambda: clusters.failures)
             assert clusters.failures[0] == "the server does not speak HTTP/2"

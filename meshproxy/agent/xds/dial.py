@@ -71,11 +71,9 @@ class Dialler:
             raise DialError(f"{service.target_uri}: {error or type(error).__name__}") from error
 
     def _plain(self, uri: str) -> Any:
-        scheme, _, rest = uri.rpartition(":///") if ":///" in uri else ("unix", "", uri[5:]) if uri.startswith("unix:") else ("dns", "", uri)
-        if scheme == "unix":
-            path = f"/{rest}" if ":///" in uri else rest
-            return self._open(_PLAIN, PipeAddress(path), "", "")
-        host, _, port = rest.rpartition(":")
+        if uri.startswith("unix:"):
+            return self._open(_PLAIN, PipeAddress(uri[5:].replace("///", "/", 1)), "", "")
+        host, _, port = uri.removeprefix("dns:").rpartition("/")[2].rpartition(":")
         if not host or not port.isdecimal():
             raise ValueError("it is no address. Write host:port, dns:///host:port or unix:/path.")
         host = host.strip("[]")

@@ -16,10 +16,10 @@ from meshproxy.config.envoy.messages import MessageTypes
 from meshproxy.config.envoy.reader import Reader
 from meshproxy.config.envoy.translation import Translation
 from meshproxy.config.launch import LaunchOptions, options_in
-from meshproxy.config.load import Loaded, collector_off, refuse_control_planes
+from meshproxy.config.load import Loaded, collector_off
 from meshproxy.config.problems import Place, Problems
 from meshproxy.errors import ConfigError, Problem
-from meshproxy.model import Snapshot
+from meshproxy.model import Snapshot, StatsTag
 
 CONFIG_YAML = "--config-yaml"
 """What stands for the file in problems of that text."""
@@ -62,7 +62,6 @@ def _load(path: str, options: LaunchOptions) -> Loaded:
     if options.zone:
         message.node.locality.zone = options.zone
     snapshot = bootstrap.bootstrap(message, whole, Translation(problems, bootstrap.TABLE, types))
-    refuse_control_planes(problems)
     if problems.refused:
         raise ConfigError(problems.errors())
     return Loaded(_with_process(snapshot, options), problems.warnings(), "envoy")
@@ -72,7 +71,9 @@ def _with_process(snapshot: Snapshot, options: LaunchOptions) -> Snapshot:
     process = snapshot.process
     if options.drain_s >= 0:
         process = msgspec.structs.replace(process, drain_timeout_s=options.drain_s)
-    return msgspec.structs.replace(snapshot, process=process, log_level=options.log_level)
+    tags = (*snapshot.stats.tags, *(StatsTag(name=name, value=value) for name, value in options.stats_tags))
+    stats = msgspec.structs.replace(snapshot.stats, tags=tags)
+    return msgspec.structs.replace(snapshot, process=process, stats=stats, log_level=options.log_level)
 
 
 def _empty(types: MessageTypes) -> Any:

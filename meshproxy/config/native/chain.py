@@ -9,6 +9,7 @@ import msgspec
 from meshproxy.config import tls_rules
 from meshproxy.config.native.actions import DIRECT, Targets
 from meshproxy.config.native.catalog import CATALOG
+from meshproxy.config.native.control_plane import RDS, Asked
 from meshproxy.config.native.http import FILTER, HTTP
 from meshproxy.config.native.kinds import Definitions, Duration, Flag, ListOf, Text, Whole, Word
 from meshproxy.config.native.route import ROUTE, VIRTUAL_HOST, check_hosts, hosts_of
@@ -40,7 +41,9 @@ _ALPN = {"auto": ("h2", "http/1.1"), "http1": ("http/1.1",), "http2": ("h2",)}
 """What a client of TLS is offered, by codec."""
 _ROUTES = ("routes", "virtual_hosts", "to", "respond")
 _OTHERS = ("tcp", "echo", "send")
-_OF_HTTP = {"http": "http", "http_filters": "filters", "route_table": "route_table", "catalog": "catalog"}
+_OF_HTTP = {
+    "http": "http", "http_filters": "filters", "route_table": "route_table", "catalog": "catalog", "rds": "rds",
+}
 
 class Body:
     """Bytes: a text, or `{base64: ...}`."""
@@ -91,6 +94,7 @@ CHAIN_ROWS = (
     Row("routes", ListOf(ROUTE, single=False), "Routes for all host names, tried in order."),
     Row("virtual_hosts", ListOf(VIRTUAL_HOST, single=False), "Routes by host name."),
     Row("route_table", Text(), "The route table of this name; with routes written here it is their name."),
+    Row("rds", RDS, "Instead: the route table of this name that a control plane sends.", default=None, shown_default="none"),
     Row("catalog", CATALOG, "Routes to every service of Consul's catalogue, behind those given here.", shown_default="none"),
     Row("tcp", TCP, "Instead of HTTP: relay the bytes to a cluster."),
     Row("echo", Flag(), "Instead of HTTP: send back what comes.", default=False),
@@ -188,8 +192,14 @@ def _http(
     catalog = values.get("catalog")
     content = catalog is not None or any(word in values for word in _ROUTES)
     named = values.get("route_table")
-    if not content and named is None:
-        remedy = 'Add "routes", "virtual_hosts", "to", "respond", "catalog", "route_table" or "tcp".'
+    asked: Asked | None = values.get("rds")
+    if asked is not None:
+        beside = "routes" if content else "route_table" if named is not None else ""
+        if beside:
+            problems.error((path, "rds"), f'listener "{listener}": there are {beside} beside "rds". Keep one of the two.')
+            return None
+    elif not content and named is None:
+        remedy = 'Add "routes", "virtual_hosts", "to", "respond", "catalog", "route_table", "rds" or "tcp".'
         problems.error(path, f'listener "{listener}" has no routes. {remedy}')
         return None
     table = None
@@ -200,7 +210,8 @@ def _http(
     if named is not None and table is None:
         problems.refer("route table", named, (path, "route_table"))
     manager = HttpConnectionManager(
-        route_table=named or table_name,
+        route_table=asked.name if asked is not None else named or table_name,
+        rds=asked.source if asked is not None else None,
         filters=values.get("http_filters", ()),
         access_logs=values.get("access_logs", ()),
         **{"stat_prefix": listener, **values.get("http", {})},
@@ -267,7 +278,9 @@ def _split_http(manager: HttpConnectionManager, table: RouteTable | None, listen
         del http["stat_prefix"]
     if http:
         values["http"] = http
-    if table is None or manager.route_table != table_name:
+    if manager.rds is not None:
+        values["rds"] = Asked(manager.route_table, manager.rds)
+    elif table is None or manager.route_table != table_name:
         values["route_table"] = manager.route_table
     if table is not None:
         values.update(_split_hosts(table.virtual_hosts) if table.virtual_hosts or table.catalog is None else {})

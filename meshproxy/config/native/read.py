@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from meshproxy.config import document as documents
+from meshproxy.config.control_planes import check_control_planes
 from meshproxy.config.document import Document
 from meshproxy.config.environment import Substitution
 from meshproxy.config.form import form_of
@@ -22,7 +23,7 @@ from meshproxy.config.native.rows import WRONG
 from meshproxy.config.problems import Path, Problems
 from meshproxy.config.uniqueness import check_addresses, check_names
 from meshproxy.errors import ConfigError, Problem
-from meshproxy.model import AccessLog, Admin, Cluster, ConsulServer, Listener, Node, Process, RouteTable, Snapshot, Stats
+from meshproxy.model import AccessLog, Admin, Cluster, ConsulServer, Dynamic, Listener, Node, Process, RouteTable, Snapshot, Stats
 
 MOST_FILES = 10_000
 """A glob that takes in more is a mistake (`/**`)."""
@@ -97,8 +98,15 @@ class _Reading:
     def snapshot(self, document: Document) -> Snapshot:
         given = {field: value for field, (value, _) in self._settings.items()}
         listeners, tables = self._listeners(given.get("access_log", ())), [table for table, _ in self._tables]
-        admin = given.get("admin")
+        admin, xds = given.get("admin"), given.get("xds")
+        if xds is not None and xds.cluster is not None:
+            self._clusters.append((xds.cluster, self._settings["xds"][1]))
         self._check(listeners, admin, document)
+        check_control_planes(
+            self._problems, (cluster for cluster, _ in self._clusters), xds.dynamic if xds is not None else Dynamic(),
+            given.get("node", Node()), 'Add it under "clusters": control planes are reached by clusters that need none themselves.',
+            'Add "xds", with a server.',
+        )
         process = {**given.pop("overload", {}), **given}
         consul = given.get("consul")
         if consul is not None:
@@ -113,6 +121,7 @@ class _Reading:
             stats=Stats(**{field: given[field] for field in _STATS_FIELDS if field in given}),
             process=Process(**{field: process[field] for field in _PROCESS_FIELDS if field in process}),
             consul=consul,
+            dynamic=xds.dynamic if xds is not None else Dynamic(),
             log_level=given.get("log_level", "info"),
         )
 
