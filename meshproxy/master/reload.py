@@ -305,7 +305,20 @@ class Reloader:
 
     def put_resources(self, put: PutResources) -> None:
         """Into force as soon as nothing else is under way; answered then."""
-        self._put_as(Asked(put, self.node.agent.pid))
+        if put.only_check:
+            self._check(Asked(put, self.node.agent.pid))
+        else:
+            self._put_as(Asked(put, self.node.agent.pid))
+
+    def _check(self, asked: Asked) -> None:
+        """Nothing stays bound: who listens without anybody to accept lets clients wait."""
+        bindings, configuration = self.node.bindings, self.node.configuration
+        before = set(bindings.keys())
+        fresh = [unpack(each) for each in asked.put.upserts if each.kind is ResourceKind.LISTENER]
+        there = [each for each in configuration.listeners() if (ResourceKind.LISTENER, each.name) not in _keys_of(asked.put)]
+        refused = bindings.bind_each(there, fresh)
+        bindings.close(set(bindings.keys()) - before)
+        self._answer(asked.without(Refusal(ResourceKind.LISTENER, name, error) for name, error in refused.items()))
 
     def _put_as(self, asked: Asked) -> None:
         if not self.busy:
@@ -423,6 +436,11 @@ class Reloader:
         self.keeper.tell(change.for_agent())
         self.crew.configure(change.for_workers(), [])
         self._commit(change)
+
+
+def _keys_of(put: PutResources) -> set[tuple[ResourceKind, str]]:
+    """All that it is about."""
+    return {(each.kind, each.name) for each in put.upserts} | {(ResourceKind(kind), name) for kind, name in put.removes}
 
 
 def _keys(listener: Listener) -> list[str]:

@@ -591,7 +591,7 @@ def test_secrets_of_the_file() -> None:
     assert translator(Secret(name="server", value=value)).listener(resource).resource.chains[0].tls.certificates == ("server",)
     # Its context says more than the secret: it is not handed out without that.
     with pytest.raises(ConfigError, match='secret "server" is not defined'):
-        translator(Secret(name="server", value=value, has_rules=True)).listener(resource)
+        translator(Secret(name="server", value=value, rules_digest="x")).listener(resource)
 
 
 def test_an_expired_certificate_is_taken_and_told() -> None:

@@ -371,8 +371,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "SDS by gRPC": (
         downstream({"tls_certificate_sds_secret_configs": [{"name": "x", "sds_config": {"ads": {}, "resource_api_version": "V3"}}]}),
-        "sds_config.ads",
-        "not supported yet",
+        "sds_config",
+        "Add dynamic_resources.ads_config",
     ),
     "SDS file that is not there": (
         downstream(
