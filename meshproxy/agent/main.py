@@ -23,6 +23,7 @@ from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
 from meshproxy.agent.secrets import SecretFiles
+from meshproxy.agent.tracing import Collectors, RecordSinks
 from meshproxy.agent.view import NodeView
 from meshproxy import priority
 from meshproxy.clock import monotonic_s
@@ -59,7 +60,9 @@ class Agent:
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
         self.admin_logs = AdminLogs(self.sinks)
-        self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
+        self.collectors = Collectors(self.view, lookup, self.journal)
+        records = RecordSinks(self.sinks, self.collectors)
+        self.log_drain = LogDrain(self.view.region, records, lambda: self.access_logs.any_named or self.collectors.any_named)
         self.metrics = AgentMetrics(self.view, self._own_counters, self.finding.gauges)
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
@@ -72,6 +75,7 @@ class Agent:
         self._take_clusters([each.name for each in self.view.resources(ResourceKind.CLUSTER)])
         self.secrets.watch(self.view.secrets())
         self.access_logs.configure()
+        self.collectors.configure()
         self._take_settings(self.view.settings)
         finders = (self.resolving.run, self.finding.run, self.secrets.run)
         for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep):
@@ -108,6 +112,7 @@ class Agent:
         self.secrets.forget(name for kind, name in message.removes if kind is ResourceKind.SECRET)
         self.secrets.watch(unpack(each) for each in message.upserts if each.kind is ResourceKind.SECRET)
         self.access_logs.configure()
+        self.collectors.configure()
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
@@ -144,6 +149,7 @@ class Agent:
         while True:
             gevent.sleep(SWEEP_S)
             self.access_logs.sweep(monotonic_s())
+            self.collectors.sweep(monotonic_s())
 
     def _admin_server(self, fd: int, hostname: str) -> AdminServer:
         from meshproxy.admin.pages import answer
@@ -162,6 +168,7 @@ class Agent:
             "server.access_log_records_dropped": sum(region.ring_dropped(slot) for slot in slots),
             "server.access_log_ring_corrupt": sum(region.ring_corrupt(slot) for slot in slots),
             **self.export.counters(),
+            **self.collectors.counters(),
             **self.resolving.counters(),
             **self.finding.counters(),
             **self.secrets.counters(),
@@ -172,6 +179,7 @@ class Agent:
         if self.admin is not None:
             self.admin.stop()
         self.log_drain.stop()
+        self.collectors.stop()
         self.sinks.step()
         self.export.flush()
         self.export.close()

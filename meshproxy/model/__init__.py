@@ -68,15 +68,16 @@ from meshproxy.model.tls import (
     TrustedCa,
     UpstreamTls,
 )
+from meshproxy.model.tracing import CustomTag, Decorator, RouteTracing, Tracing
 
 __all__ = [
     "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConnectionFilter",
-    "ConnectionLimit", "ConsulServer", "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Echo", "Endpoint",
-    "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcStats", "GrpcWeb", "HeaderMatch",
-    "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive", "KeyLog", "Listener",
-    "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch", "PeerValidation",
-    "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource", "ResourceKind",
-    "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot", "SniCluster",
-    "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys", "TlsInspector",
-    "TlsParameters", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
+    "ConnectionLimit", "ConsulServer", "ConsulService", "CustomTag", "Decorator", "DirectResponse", "DnsSrv", "DownstreamTls", "Echo",
+    "Endpoint", "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcStats", "GrpcWeb",
+    "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive", "KeyLog",
+    "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
+    "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
+    "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "RouteTracing", "Rule", "SanMatch", "Secret", "SecretFiles",
+    "Snapshot", "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys",
+    "TlsInspector", "TlsParameters", "Tracing", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

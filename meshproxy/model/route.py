@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from meshproxy.model.tracing import Decorator, RouteTracing
+
 
 class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a string is compared. `regex` is RE2 syntax and must match the whole string."""
@@ -157,6 +159,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
     mutations: HeaderMutations = NO_MUTATIONS
+    decorator: Decorator | None = None
+    tracing: RouteTracing | None = None
 
 
 class VirtualHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -149,7 +149,8 @@ def as_written(listener: Listener) -> Listener:
 
 def _signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
-    if not any(isinstance(chain.terminal, HttpConnectionManager) and chain.terminal.add_user_agent for chain in listener.all_chains):
+    managers = [chain.terminal for chain in listener.all_chains if isinstance(chain.terminal, HttpConnectionManager)]
+    if not any(manager.add_user_agent or manager.tracing is not None for manager in managers):
         return listener
     chains = tuple(_signed_chain(chain, node) for chain in listener.chains)
     default = listener.default_chain and _signed_chain(listener.default_chain, node)
@@ -159,5 +160,10 @@ def _signed(listener: Listener, node: Node) -> Listener:
 def _signed_chain(chain: FilterChain, node: Node) -> FilterChain:
     if not isinstance(chain.terminal, HttpConnectionManager):
         return chain
-    terminal = msgspec.structs.replace(chain.terminal, user_agent=node.cluster, service_node=node.id)
+    terminal = chain.terminal
+    if terminal.add_user_agent:
+        terminal = msgspec.structs.replace(terminal, user_agent=node.cluster, service_node=node.id)
+    if terminal.tracing is not None:
+        named = msgspec.structs.replace(terminal.tracing, node_id=node.id, node_cluster=node.cluster, node_zone=node.zone)
+        terminal = msgspec.structs.replace(terminal, tracing=named)
     return msgspec.structs.replace(chain, terminal=terminal)

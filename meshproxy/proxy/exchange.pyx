@@ -10,6 +10,7 @@ from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
 from meshproxy.proxy.retry cimport give_retry_share, retry, status_reasons
 from meshproxy.proxy.router cimport *
+from meshproxy.proxy.trace cimport begin_trace, end_trace
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
 
@@ -252,6 +253,8 @@ cdef class Exchange(Actor):
         self.config.cells[HTTP_RQ_TOTAL] += 1
         headers.fill_input(self, &request)
         self.route = self.config.routes.router.find(&request, self.request_lines.at, self.request_lines.length) if self.config.routes.router is not None else None
+        if self.config.tracer is not None:
+            begin_trace(self)
         if self.route is None:
             self.config.cells[HTTP_NO_ROUTE] += 1
             self.fail(NO_ROUTE)
@@ -779,6 +782,8 @@ cdef class Exchange(Actor):
             while each is not None:
                 each.on_complete()
                 each = each.upward
+            if config.tracer is not None:
+                end_trace(self)
             if config.logs is not None:
                 write_logs(self)
         finally:
@@ -877,6 +882,7 @@ cdef class Exchange(Actor):
         self.grpc = self.request_complete = self.request_passed = self.request_paused = self.expects_continue = False
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
         self.holds_retry_share = self.stale_retry_used = self.needs_new_connection = self.request_sent = False
+        self.span.begun = False
         self.head.length = 0
         self.client_ip_length = self.trailers_length = 0
         self.trailers = NULL

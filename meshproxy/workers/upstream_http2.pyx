@@ -70,6 +70,7 @@ cdef class Http2UpstreamStream(UpstreamStream):
         cdef const char *found
         cdef uint32_t authority_length = x.authority_length, protocol_length = 0, length = 0
         cdef bint ends = x.head.body == BODY_NONE and not x.wants_upgrade
+        self.http2 = True
         found = lines_find(&x.request_lines, b"host", 4, &length)
         if found != NULL:
             authority, authority_length = found, length

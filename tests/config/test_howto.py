@@ -1,4 +1,4 @@
-"""The examples of docs/howto/tls.md and discovery.md are good configurations."""
+"""The examples of docs/howto/tls.md, tracing.md and discovery.md are good configurations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from meshproxy.config.native.endpoint_list import parse
 from tests.support.certificates import Authority
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "howto"
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", (PAGES / "tls.md").read_text(), re.DOTALL)
+EXAMPLES = [
+    example for page in ("tls.md", "tracing.md") for example in re.findall(r"```yaml\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
+]
 *DISCOVERY, ENDPOINTS = re.findall(r"```yaml\n(.*?)```", (PAGES / "discovery.md").read_text(), re.DOTALL)
 CLUSTERS = "\nclusters: {web: [], shop: [], db: []}\n"
 
