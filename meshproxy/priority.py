@@ -1,8 +1,8 @@
-"""Starting without being noticed: a process that runs only while nobody else wants the processor (SCHED_IDLE, sched(7)), and its way back.
+"""Starting without being noticed: a process that runs only while nobody else wants the processor (SCHED_IDLE, sched(7)), and back.
 
-The way back is open to a process whose limit of nice values (RLIMIT_NICE) reaches the nice value that it has, 20 for nice 0, and to one with
-CAP_SYS_NICE. Nobody gains by such a limit: it lets a process be what it is already. A nice value in the place of SCHED_IDLE would not do: who wakes beside a nice process
-still waits for the scheduler's tick, which is 4 ms.
+The way back is open to a process whose limit of nice values (RLIMIT_NICE) reaches the nice value that it has, 20 for nice 0, and to one
+with CAP_SYS_NICE. Nobody gains by such a limit: it lets a process be what it is already. A nice value in the place of SCHED_IDLE would
+not do: who wakes beside a nice process still waits for the scheduler's tick, which is 4 ms.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CAP_SYS_NICE = 23
 
 
 def allow_return() -> None:
-    """Raises the limit as far as the way back needs it. Only root can do so; for others it is as they were started with (`LimitNICE=+0`)."""
+    """Raises the limit as far as the way back needs it. Only root can; for others it is as they were started with (`LimitNICE=+0`)."""
     if is_open_to_all():
         return
     needed = _needed()
@@ -58,7 +58,7 @@ def come_back() -> None:
 
 
 def lift(pid: int) -> None:
-    """Another process of this user, that waits in vain for a processor that nobody wants. One that is gone or does not give way stays so."""
+    """Another process of this user, that waits in vain for an idle processor. One that is gone or does not give way stays so."""
     try:
         if os.sched_getscheduler(pid) == os.SCHED_IDLE:
             os.sched_setscheduler(pid, os.SCHED_OTHER, _NORMAL)

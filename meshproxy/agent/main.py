@@ -12,6 +12,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import AsyncResult
 
+from meshproxy import priority
 from meshproxy.admin.access_log import AdminLogs
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.server import AdminServer
@@ -25,7 +26,6 @@ from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_l
 from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.tracing import Collectors, RecordSinks
 from meshproxy.agent.view import NodeView
-from meshproxy import priority
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel

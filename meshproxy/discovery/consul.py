@@ -6,13 +6,14 @@ higher one or when the wait is over; an index that went back or is not above 0 i
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from gevent import socket
 
+from meshproxy.discovery import dns
 from meshproxy.discovery.consul_client import ConsulClient, Told
 from meshproxy.discovery.source import Backoff, Clock, Sink, SourceError, Teller, in_order
 from meshproxy.model import ConsulServer, ConsulService, Endpoint, SocketAddress
@@ -23,6 +24,7 @@ BACKOFF_S = 1.0, 30.0
 BURST, PER_S = 10.0, 5.0
 """Questions that are answered at once: so many, and so many a second later on. A catalogue in turmoil costs no more than that."""
 Resolve = Callable[[str], Iterable[str]]
+"""An instance's host, which may be a name -> its addresses."""
 
 
 class ConsulSource:
@@ -30,6 +32,9 @@ class ConsulSource:
 
     def __init__(self, wanted: ConsulService) -> None:
         self._wanted = wanted
+        self._lookup = dns.system_lookup(socket.getaddrinfo)
+        self._known: dict[str, list[str]] = {}
+        """Addresses of hosts that are names: one whose lookup fails has those that it had."""
 
     def watch(self, sink: Sink, clock: Clock) -> None:
         client = ConsulClient(self._wanted.server or ConsulServer())
@@ -38,7 +43,9 @@ class ConsulSource:
             while True:
                 try:
                     told = client.get(self._path(), self._query(index), WAIT_S * 17 / 16 if index else 0.0)
-                    endpoints = endpoints_of(told, self._wanted, resolve)
+                    known: dict[str, list[str]] = {}
+                    endpoints = endpoints_of(told, self._wanted, partial(self._resolve, known))
+                    self._known = known
                     index = 0 if self._wanted.prepared_query else next_index(index, told.headers.get("X-Consul-Index", ""))
                 except SourceError as error:
                     index = 0
@@ -59,6 +66,15 @@ class ConsulSource:
         if wanted.prepared_query:
             return f"/v1/query/{quote(wanted.prepared_query, safe='')}/execute"
         return f"/v1/health/service/{quote(wanted.service, safe='')}"
+
+    def _resolve(self, known: dict[str, list[str]], host: str) -> Iterable[str]:
+        if dns.is_literal(host):
+            return [host]
+        try:
+            known[host] = dns.resolve(self._lookup, host, "all").addresses
+        except (OSError, UnicodeError):
+            known[host] = self._known.get(host, [])
+        return known[host]
 
     def _query(self, index: int) -> list[tuple[str, str]]:
         wanted = self._wanted
@@ -126,16 +142,3 @@ def _instance(row: dict[str, Any], rule: str, resolve: Resolve) -> Iterable[Endp
     for address in resolve(str(host)):
         hostname = "" if address == host else str(host)
         yield Endpoint(address=SocketAddress(address, port), weight=weight, hostname=hostname, healthy=not critical)
-
-
-def resolve(host: str) -> Iterable[str]:
-    """A literal as it is; the addresses of a name, which Consul allows too, none for one that cannot be resolved."""
-    try:
-        return [str(ipaddress.ip_address(host))]
-    except ValueError:
-        pass
-    try:
-        rows = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return sorted({str(row[4][0]) for row in rows})

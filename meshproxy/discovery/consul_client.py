@@ -44,25 +44,18 @@ class ConsulClient:
 
     def get(self, path: str, query: list[tuple[str, str]], wait_s: float = 0.0) -> Told:
         """Ask, and wait `wait_s` longer than for another. Raises SourceError for whatever is no good answer; then it is closed."""
-        fresh = self._link is None
-        try:
-            return self._ask(path, query, wait_s)
-        except _GoneError as error:
-            self.close()
-            if fresh:
-                raise SourceError(str(error)) from error
-        except BaseException:
-            self.close()
-            raise
-        # A connection that was kept open may have been closed at the other end for no reason.
-        try:
-            return self._ask(path, query, wait_s)
-        except _GoneError as error:
-            self.close()
-            raise SourceError(str(error)) from error
-        except BaseException:
-            self.close()
-            raise
+        # A connection that was kept open may have been closed at the other end for no reason: then it is asked again, once.
+        for is_last in (self._link is None, True):
+            try:
+                return self._ask(path, query, wait_s)
+            except _GoneError as error:
+                self.close()
+                if is_last:
+                    raise SourceError(str(error)) from error
+            except BaseException:
+                self.close()
+                raise
+        raise AssertionError("the last try gives or raises")
 
     def close(self) -> None:
         link, self._link = self._link, None

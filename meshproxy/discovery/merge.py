@@ -40,6 +40,7 @@ class Merge:
         before = self._told.endpoints if self._told is not None else ()
         kept = old.standings if old is not None else {}
         self.standings = {each: kept.get(each) or Standing(now_s, before) for each in cluster.sources}
+        self._put_together()
 
     def found(self, source: Source, endpoints: tuple[Endpoint, ...], now_s: float) -> bool:
         """A whole set; gives whether the source is empty against what it was."""
@@ -54,6 +55,7 @@ class Merge:
             elif standing.good and standing.held_since_s is None:
                 standing.held_since_s = now_s
         standing.inherited = False
+        self._put_together()
         return not endpoints and bool(standing.good)
 
     def unchanged(self, source: Source, now_s: float) -> None:
@@ -82,6 +84,7 @@ class Merge:
         for standing in self.standings.values():
             if standing.held_since_s is not None and now_s >= standing.held_since_s + self.cluster.keep_last_s:
                 standing.good, standing.held_since_s = (), None
+                self._put_together()
         now = self._now()
         if now is None or (self._told_s is not None and now_s < self._told_s + self.cluster.debounce_s):
             return None
@@ -103,12 +106,18 @@ class Merge:
         """Since the source that is the longest without a good answer had its last."""
         return max((now_s - each.answered_s for each in self.standings.values()), default=0.0)
 
-    def _now(self) -> EndpointSet | None:
-        """What there is, if it is another than was told; the first source that has an address says how it is."""
+    def _put_together(self) -> None:
+        """Whenever what counts has changed; many look at it in between. The first source that has an address says how it is."""
         merged: dict[str, Endpoint] = {}
         for standing in self.standings.values():
             for endpoint in standing.good:
                 merged.setdefault(str(endpoint.address), endpoint)
-        now = EndpointSet(cluster=self.cluster.name, endpoints=tuple(merged.values()))
-        nothing_known = not merged and self._told is None and not any(each.attempts > each.failures for each in self.standings.values())
-        return None if nothing_known or now == self._told else now
+        self._merged = EndpointSet(cluster=self.cluster.name, endpoints=tuple(merged.values()))
+
+    def _now(self) -> EndpointSet | None:
+        """What there is, if it is another than was told."""
+        now = self._merged
+        if now is self._told or now == self._told:
+            return None
+        answered = self._told is not None or now.endpoints or any(each.attempts > each.failures for each in self.standings.values())
+        return now if answered else None

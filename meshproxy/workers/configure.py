@@ -55,7 +55,8 @@ class Configuration:
         swaps: list[Swap] = []
         self.securities.begin([unpack(resource) for resource in upserts if resource.kind is ResourceKind.SECRET])
         try:
-            for resource in upserts:
+            # Endpoints before clusters: traffic goes on between two swaps, and a cluster must find there what it has from now on.
+            for resource in sorted(upserts, key=lambda each: each.kind is not ResourceKind.ENDPOINTS):
                 swaps += self._compile(resource, sockets)
                 self.slices.breathe()
         except BaseException:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
 from meshproxy.proxy.runtime cimport Actor, Runtime, Timer
-from meshproxy.scoreboard.region cimport SlotHead
+from meshproxy.scoreboard.region cimport Region, SlotHead
 from meshproxy.workers.net cimport epoll_event, iovec
 
 cdef enum:
@@ -40,6 +40,7 @@ cdef class Wheel:
 cdef class Loop(Runtime):
     cdef int ep
     cdef object hub, watcher, waker, log
+    cdef Region region                   # held: `server` and `head` point into it
     cdef list table                      # of Source, by place
     cdef uint32_t *generations
     cdef int64_t generations_size

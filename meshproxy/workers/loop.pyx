@@ -177,6 +177,7 @@ cdef class Loop(Runtime):
         self.ready_next = []
         self.wheel = Wheel()
         self.buffered_limit = buffered_limit
+        self.region = region
         self.server = region.page(slot)
         self.head = region.head(slot)
         getrandom(self.random_state, sizeof(self.random_state), 0)

@@ -11,6 +11,7 @@ import pytest
 from meshproxy.discovery import consul_client
 from meshproxy.discovery.consul import ConsulSource, Pace, endpoints_of, next_index
 from meshproxy.discovery.consul_client import Told
+from meshproxy.discovery.dns import V4, Found
 from meshproxy.discovery.source import SourceError
 from meshproxy.model import ConsulServer, ConsulService, Endpoint, PipeAddress, SocketAddress
 from tests.discovery.stages import ConsulStage, Relay, watched
@@ -138,6 +139,31 @@ def test_a_server_by_its_name_and_through_a_unix_socket_that_is_not_there(consul
     gone = ConsulServer(address=PipeAddress("/nowhere/consul.sock"))
     with watched(ConsulSource(ConsulService(service="web", server=gone))) as (heard, _):
         assert "/nowhere/consul.sock" in heard.next_error()
+
+
+def test_a_host_that_cannot_be_looked_up_has_the_addresses_that_it_had(consul: Consul) -> None:
+    answers: dict[str, list[str] | OSError] = {"a.test": ["10.0.0.7"]}
+
+    def lookup(host: str, family: int) -> Found:
+        answer = answers[host]
+        if isinstance(answer, OSError):
+            raise answer
+        return Found(answer if family == V4 else [])
+
+    source = ConsulSource(ConsulService(service="named", server=server_of(consul.port)))
+    source._lookup = lookup
+    consul.register("named", 8001, Address="a.test")
+    with watched(source) as (heard, _):
+        assert heard.next_set() == ["10.0.0.7:8001"]
+        answers["a.test"] = OSError("no name server")
+        consul.register("named", 8002)
+        while (found := heard.next_set()) != ["10.0.0.7:8001", "127.0.0.1:8002"]:
+            assert "10.0.0.7:8001" in found
+        answers["a.test"] = []
+        consul.deregister("named-8002")
+        while heard.next_set():
+            pass
+    consul.deregister("named-8001")
 
 
 # ---- servers that are not well ----

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.peers.h2spec import go
-from tests.peers.process import Peer, PeerFailedError, PeerMissingError, free_ports, peer_environment
+from tests.peers.go_build import built
+from tests.peers.process import Peer, PeerFailedError, free_ports
 from tests.support.processes import wait_until
 
 VERSION = "1.12.9"
@@ -23,45 +19,15 @@ go 1.18
 
 require github.com/hashicorp/consul v{VERSION}
 """
-SOURCE = """//go:build tools
-
-package tools
-
-import _ "github.com/hashicorp/consul"
-"""
 BUILD_LIMIT_S = 1800
 LEADER_LIMIT_S = 30
 
 
 def program() -> Path:
     """The built server; raises PeerMissingError when it cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshproxy"
-    built = cache / f"consul-{VERSION}" / "consul"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "consul.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not built.is_file():
-            _build(built)
-    return built
-
-
-def _build(built: Path) -> None:
-    partial = built.parent.with_name(built.parent.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    (partial / "go.mod").write_text(MODULE)
-    (partial / "tools.go").write_text(SOURCE)
-    environment = {**peer_environment(), "GOFLAGS": "-mod=mod -buildvcs=false"}
-    command = [go(), "build", "-ldflags", "-s -w", "-o", "consul", "github.com/hashicorp/consul"]
-    try:
-        done = subprocess.run(command, cwd=partial, env=environment, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerMissingError(f"consul {VERSION} cannot be built: {error}") from None
-    if done.returncode:
-        raise PeerMissingError(f"consul {VERSION} cannot be built: {done.stderr[-800:]}")
-    shutil.rmtree(built.parent, ignore_errors=True)
-    # Renamed when whole, so that a build that was cut short is not taken for the server.
-    partial.rename(built.parent)
+    package = "github.com/hashicorp/consul"
+    steps = [["build", "-ldflags", "-s -w", "-o", "consul", package]]
+    return built("consul", VERSION, package, MODULE, steps, flags="-mod=mod -buildvcs=false", limit_s=BUILD_LIMIT_S)
 
 
 class Consul(Peer):

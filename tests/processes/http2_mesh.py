@@ -78,6 +78,8 @@ class Place:
         start = f"/{self.name}/{path} "
 
         def found() -> list[str] | None:
+            if not self.log.exists():            # the first line makes it
+                return None
             lines = [line for line in self.log.read_text().splitlines() if line.startswith(start)]
             return lines[0].split(" ")[1:] if lines else None
 

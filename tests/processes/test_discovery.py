@@ -166,6 +166,20 @@ def test_endpoints_outlive_reloads_and_the_agent(node_of: Callable[..., Node], c
     front.becomes("0", "1")
 
 
+def test_a_reload_to_a_found_cluster_fails_nobody(node_of: Callable[..., Node], consul: Consul, origins: list[Origin]) -> None:
+    consul.register("web", origins[1].port)
+    before = mesh("static", endpoints=f'"127.0.0.1:{origins[0].port}"')
+    front = Front(node_of(before))
+    with Load(front.port) as load:
+        load.wait_answers(20)
+        front.node.configure(mesh("{consul: web}", consul))
+        assert front.node.reload().returncode == 0
+        front.becomes("1")
+        report = load.stop()
+
+    assert dict(report.failures) == {}
+
+
 def test_files_and_consul_together(node_of: Callable[..., Node], consul: Consul, origins: list[Origin], tmp_path: Path) -> None:
     folder = tmp_path / "endpoints"
     folder.mkdir()

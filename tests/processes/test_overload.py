@@ -116,7 +116,8 @@ def test_full_buffers_refuse_new_requests_until_there_is_room(started: Callable[
 def test_who_was_read_near_the_total_is_read_on(started: Callable[..., Node]) -> None:
     """Many downloads at once, each of which alone may hold 1 MiB: all pause early, and all come through whole."""
     with Origin(bulk) as origin:
-        node = started(origin.port)
+        # The tenth of it that is "near" has room for three more reads. In a tenth of 2 MiB the third reader may find the total reached.
+        node = started(origin.port, f"max_worker_buffer: {2 * LIMIT_BYTES}B")
         with readers(node, lambda: stat(node, "server.overload_paused_reading") >= 3) as slow:
             for client in slow:
                 client.until(b"\r\n\r\n")
