@@ -6,6 +6,7 @@ growing pause.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +24,15 @@ from meshproxy.model import Address, ResourceKind, SocketAddress, Tracing
 from meshproxy.model.snapshot import unpack
 from meshproxy.scoreboard.blocks import traces_of
 from meshproxy.telemetry.span_formats import FORMATS
-from meshproxy.telemetry.spans import Span, spans_of
+from meshproxy.telemetry.spans import records_of, span_count, spans_of
 
-BATCH_SPANS = 500
-"""In one report: some 400 KB of JSON."""
+BATCH_RECORDS = 500
+"""In one report, each of one or two spans: some 400 to 800 KB of JSON."""
 FLUSH_S = 1.0
 """The longest that a span waits for others."""
 MOST_QUEUED = 20_000
-"""Spans that wait for a collector, some 40 MB; what comes then is dropped and counted."""
+"""Records that wait for a collector, mostly of some 500 bytes; what comes then is dropped unread and counted."""
+MOST_QUEUED_BYTES = 32 << 20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 10.0
 """After a report that failed; doubled each time."""
 MOST_ANSWER_BYTES = 65536
@@ -66,9 +68,13 @@ class Collectors:
     def configure(self) -> None:
         """After a change of listeners."""
         wanted: dict[int, Tracing] = {}
+        lines: set[int] = set()
         for resource in self._view.resources(ResourceKind.LISTENER):
+            lines.update(sink for label, sink in resource.blocks.items() if label.startswith("log:") and not label.startswith("log:trace:"))
             if any(label.startswith("log:trace:") for label in resource.blocks):
                 wanted.update({resource.blocks[label]: each for label, each in traces_of(unpack(resource)) if label in resource.blocks})
+        for sink in self._left.keys() & lines:           # the number went to an access log
+            self._end(self._left.pop(sink)[0])
         for sink in self._named.keys() - wanted.keys():
             self._left[sink] = (self._named.pop(sink), monotonic_s())
         for sink, tracing in wanted.items():
@@ -140,24 +146,25 @@ class Reporter:
         self.counted = dict.fromkeys(COUNTERS, 0)
         self._addresses_of = addresses_of
         self._journal = journal
-        self._queue: deque[Span] = deque()
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
         self._filled = Event()
         self._connection: Connection | None = None
-        self._turn = 0
+        # Each node begins elsewhere, or all of them would ask the first collector.
+        self._turn = random.randrange(1 << 16)
         self._pause_s = 0.0
         self._ending = False
         self._running = gevent.spawn(self._run)
 
     def put(self, data: bytes | bytearray) -> None:
         """Records of spans; what finds no room is dropped."""
-        room = MOST_QUEUED - len(self._queue)
-        for span in spans_of(data, self.tracing):
-            if room > 0:
-                self._queue.append(span)
-                room -= 1
+        for record in records_of(data):
+            if len(self._queue) < MOST_QUEUED and self._queued_bytes < MOST_QUEUED_BYTES:
+                self._queue.append(record)
+                self._queued_bytes += len(record)
             else:
-                self.counted["spans_dropped"] += 1
-        if len(self._queue) >= BATCH_SPANS:
+                self.counted["spans_dropped"] += span_count(record)
+        if len(self._queue) >= BATCH_RECORDS:
             self._filled.set()
 
     def finish(self) -> None:
@@ -169,7 +176,7 @@ class Reporter:
     def close(self) -> None:
         """What is queued is lost."""
         self._running.kill()
-        self.counted["spans_dropped"] += len(self._queue)
+        self.counted["spans_dropped"] += sum(map(span_count, self._queue))
         self._queue.clear()
         self._hang_up()
 
@@ -185,7 +192,8 @@ class Reporter:
     def _flush(self) -> None:
         """All that is queued; after a failure, a pause."""
         while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_SPANS))]
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), BATCH_RECORDS))]
+            self._queued_bytes -= sum(map(len, batch))
             if self._report(batch):
                 self._pause_s = 0.0
             elif self._ending:
@@ -195,29 +203,36 @@ class Reporter:
                 gevent.sleep(self._pause_s)
             gevent.sleep(0)
 
-    def _report(self, batch: list[Span]) -> bool:
+    def _report(self, batch: list[bytes]) -> bool:
         """Whether the collector took it. Counted as Envoy does: an answer that is no 202 or 200 is `dropped`, no answer is `failed`."""
         encode, content_type = FORMATS[self.tracing.exporter]
+        spans = [span for record in batch for span in spans_of(record, self.tracing)]
+        self._leave_removed()
         kept = self._connection is not None
         try:
-            body = encode(batch, self.tracing)
+            body = encode(spans, self.tracing)
             with gevent.Timeout(self.tracing.timeout_s, TimeoutError("no answer in time")):
                 status = self._post(body, content_type)
                 if status is None and kept:              # it closed a connection that rested
                     status = self._post(body, content_type)
         except (OSError, ValueError) as error:
             self._hang_up()
-            self._lost("failed", len(batch), error)
+            self._lost("failed", len(spans), error)
             return False
         if status == 0:
-            self._lost("skipped_no_cluster", len(batch), "no endpoint")
+            self._lost("skipped_no_cluster", len(spans), "no endpoint")
             return False
         if status is None or not 200 <= status < 300:
-            self._lost("dropped" if status else "failed", len(batch), f"status {status}" if status else "no answer")
+            self._lost("dropped" if status else "failed", len(spans), f"status {status}" if status else "no answer")
             return False
-        self.counted["spans_sent"] += len(batch)
+        self.counted["spans_sent"] += len(spans)
         self.counted["reports_sent"] += 1
         return True
+
+    def _leave_removed(self) -> None:
+        """An endpoint that its cluster has no more, or holds for sick, gets no more reports. A URL's connection stays while it works."""
+        if self._connection is not None and self.tracing.cluster and self._connection.address not in self._addresses_of(self.tracing):
+            self._hang_up()
 
     def _lost(self, how: str, spans: int, why: Any) -> None:
         if not self._pause_s:
@@ -262,6 +277,7 @@ class Connection:
     """To a collector; one request at a time. Raises OSError; ConnectionError before the first byte of an answer."""
 
     def __init__(self, address: Address) -> None:
+        self.address = address
         if isinstance(address, SocketAddress):
             self._socket = socket.create_connection((address.host, address.port))
         else:

@@ -55,7 +55,7 @@ cdef class UpstreamStream(Protocol):
     cdef Exchange exchange
     cdef Host host
     cdef TlsFacts tls_facts              # of its connection; None = plaintext
-    cdef bint http2                      # known once a request was sent
+    cdef bint http2
     cdef void send_request(self, Exchange exchange) except *
     cdef void send_data(self, const char *data, size_t length) except *
     cdef void send_end(self, const char *trailers, size_t length) except *
@@ -221,6 +221,7 @@ cdef class Exchange(Actor):
     cdef int64_t bytes_received, bytes_sent
     cdef int64_t connection_id
     cdef Span span                       # of meaning where the configuration has a tracer
+    cdef bytes grpc_status, grpc_message         # of a head that is trailers too, where a span will tell them
 
     # from the downstream codec
     cdef void load(self, const char *bytes, const Head *head, int64_t start_us) except *

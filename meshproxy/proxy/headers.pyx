@@ -424,7 +424,7 @@ cdef void send_response(Exchange x, const char *bytes, Head *head) except *:
     if config.request_id_in_response:
         copy_request_id(x, lines)
     if config.tracer is not None:
-        trace_response(x, head)
+        trace_response(x, bytes, head)
 
 
 cdef void copy_request_id(Exchange x, Lines *lines) except *:

@@ -1,6 +1,6 @@
 """A trace's context in a request's headers (B3, W3C), and the compiled settings of tracing. No exchange here: bytes in, numbers out."""
 
-from libc.stdint cimport int8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int64_t, uint32_t, uint64_t
 from meshproxy.codecs.http1 cimport Head
 from meshproxy.proxy.lines cimport Lines
 
@@ -28,9 +28,16 @@ ctypedef struct Context:
 
 ctypedef struct Span:
     bint begun, sampled, has_parent, shared, client, decorated, single, debug
-    int8_t upstream_version              # of HTTP/1 the minor one, 2 = HTTP/2; -1 = the upstream has not answered
     uint64_t high, low, id, parent
-    uint64_t upstream_id                 # of the present try; 0 = there is no span of its own
+    # Of the present try.
+    uint64_t upstream_id                 # 0 = there is no span of its own
+    int64_t try_start_us
+    uint64_t try_flags                   # response flags of its own
+    const char *try_reason               # why it was reset, in Envoy's words; NULL = it was not
+    bint canceled                        # by us
+    int8_t upstream_version              # of HTTP/1 the minor one, 2 = HTTP/2; -1 = there was no connection
+    int try_status                       # 0 = no response
+    int tries
     const char *operation                # inside the exchange's head or a route that it holds; NULL = the host's name
     uint32_t operation_length
 

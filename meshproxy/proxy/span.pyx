@@ -270,7 +270,7 @@ cdef void inject(int propagation, const Span *span, uint64_t id, uint64_t parent
     put_hex(ids + 16, span.low)
     put_hex(text, id)
     lines_reserve(lines, 512)
-    if propagation & PROPAGATE_B3:
+    if propagation & PROPAGATE_B3 and (not span.single or propagation & PROPAGATE_B3_SINGLE):
         lines_add(lines, b"x-b3-traceid", 12, ids + 32 - width, width)
         lines_add(lines, b"x-b3-spanid", 11, text, 16)
         if has_parent:

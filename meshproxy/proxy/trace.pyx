@@ -1,15 +1,18 @@
 """Spans of exchanges. What is traced costs one walk over the head, a few numbers and a record in the ring; what is not, the walk.
+A try that is followed by another leaves a record of its own.
 
 A record is `Fixed`, then strings: a key (`TEXT_*`), two bytes of length, the bytes; a custom tag is its name and then its value.
 `telemetry.spans` reads it.
 """
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy, memset
-from meshproxy.codecs.http1 cimport HEADER_USER_AGENT, HEADER_X_FORWARDED_PROTO, HEADER_X_REQUEST_ID, Head, HeaderField
+from libc.string cimport memcpy, memset, strlen
+from meshproxy.codecs.http1 cimport HEADER_X_REQUEST_ID, Head
 from meshproxy.proxy.exchange cimport Exchange, HttpConfig
+from meshproxy.proxy.grpc cimport find_field
 from meshproxy.proxy.headers cimport drop_fields
-from meshproxy.proxy.lines cimport lines_add, lines_find, lines_remove, strncasecmp
+from meshproxy.proxy.lines cimport Lines, lines_add, lines_find, lines_remove
+from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.span cimport Context, RouteTrace, SAMPLED_UNKNOWN, SAMPLED_YES, Span, Tags, Tracer, decide, extract, inject
 from meshproxy.scoreboard.cells cimport SERVER_RECORDS_DROPPED
 from meshproxy.scoreboard.region cimport RECORD_LOG, ring_commit, ring_reserve
@@ -25,6 +28,8 @@ cdef enum:                               # Fixed.flags
     FLAG_CLIENT = 4
     FLAG_UPSTREAM = 8                    # there is a span of what went upstream
     FLAG_DEBUG = 16
+    FLAG_TRY = 32                        # only that: the request goes on
+    FLAG_CANCELED = 64                   # the try, by us
 
 cdef enum:                               # keys of strings
     TEXT_OPERATION = 0
@@ -37,18 +42,25 @@ cdef enum:                               # keys of strings
     TEXT_CLUSTER
     TEXT_UPSTREAM_ADDRESS
     TEXT_CLIENT_TRACE_ID
+    TEXT_REASON
+    TEXT_GRPC_PATH
+    TEXT_GRPC_AUTHORITY
+    TEXT_GRPC_CONTENT_TYPE
+    TEXT_GRPC_TIMEOUT
+    TEXT_GRPC_STATUS
+    TEXT_GRPC_MESSAGE
     TEXT_TAG = 255
 
 cdef packed struct Fixed:
     uint32_t length                      # of the whole record
     uint8_t flags
     int8_t minor_version                 # of HTTP/1 downstream; 2 = HTTP/2
-    int8_t upstream_version              # the same of the upstream; -1 = it has not answered
+    int8_t upstream_version              # the same of the upstream; -1 = there was no connection
     uint8_t unused
-    uint16_t status, attempts
+    uint16_t status, upstream_status, tries
     uint64_t high, low, id, parent, upstream_id
     int64_t start_unix_us, duration_us, upstream_start_us, upstream_end_us, bytes_received, bytes_sent
-    uint64_t response_flags
+    uint64_t response_flags, upstream_flags
 
 ctypedef struct Out:
     char *at
@@ -58,17 +70,15 @@ ctypedef struct Out:
 
 cdef const char *find(Exchange x, const char *name, uint32_t name_length, uint32_t *length) noexcept:
     """A request header as the upstream gets it; NULL = it is not there."""
-    cdef Head *head = &x.head
     cdef const char *value = lines_find(&x.request_lines, name, name_length, length)
     cdef int i
     if value != NULL:
         return value
-    for i in range(head.count):
-        if head.fields[i].name_length == name_length and not head.fields[i].hop_by_hop:
-            if strncasecmp(x.bytes + head.fields[i].name_at, name, name_length) == 0:
-                length[0] = head.fields[i].value_length
-                return x.bytes + head.fields[i].value_at
-    return NULL
+    i = find_field(x.bytes, &x.head, name, name_length)
+    if i < 0:
+        return NULL
+    length[0] = x.head.fields[i].value_length
+    return x.bytes + x.head.fields[i].value_at
 
 
 cdef char *request_uuid(Exchange x) noexcept:
@@ -90,7 +100,6 @@ cdef void begin_trace(Exchange x) except *:
     cdef Context context
     memset(span, 0, sizeof(Span))
     span.begun = True
-    span.upstream_version = -1
     extract(tracer.propagation, x.bytes, &x.head, &context)
     span.sampled = decide(tracer, route, &context, request_uuid(x), x.runtime.random())
     if context.sampled != SAMPLED_UNKNOWN:
@@ -113,8 +122,7 @@ cdef void begin_trace(Exchange x) except *:
 cdef void name_operation(Exchange x, Tracer tracer, RouteTrace route) except *:
     """The route's word, or the caller's on the way in; it is passed on by Envoy's x-envoy-decorator-operation."""
     cdef Span *span = &x.span
-    cdef uint32_t length = 0
-    cdef const char *given
+    cdef int i
     if route is not None and route.operation:
         span.operation, span.operation_length = <const char *>route.operation, len(route.operation)
         if tracer.egress and route.propagate:
@@ -122,40 +130,84 @@ cdef void name_operation(Exchange x, Tracer tracer, RouteTrace route) except *:
             lines_remove(&x.request_lines, b"x-envoy-decorator-operation", 27)
             lines_add(&x.request_lines, b"x-envoy-decorator-operation", 27, span.operation, span.operation_length)
         span.decorated = route.propagate and not tracer.egress
-    if not tracer.egress and find_field(x, b"x-envoy-decorator-operation", 27, &given, &length):
-        if length:
-            span.operation, span.operation_length, span.decorated = given, length, False
-        drop_fields(x.bytes, &x.head, b"x-envoy-decorator-operation", 27)
+    if not tracer.egress:
+        i = find_field(x.bytes, &x.head, b"x-envoy-decorator-operation", 27)
+        if i >= 0:                               # it stays where it is as long as the exchange lives
+            if x.head.fields[i].value_length:
+                span.operation, span.operation_length = x.bytes + x.head.fields[i].value_at, x.head.fields[i].value_length
+                span.decorated = False
+            drop_fields(x.bytes, &x.head, b"x-envoy-decorator-operation", 27)
 
 
-cdef bint find_field(Exchange x, const char *name, uint32_t name_length, const char **value, uint32_t *length) noexcept:
-    """Of those that came: they stay where they are as long as the exchange lives."""
-    cdef int i
-    for i in range(x.head.count):
-        if x.head.fields[i].name_length == name_length and not x.head.fields[i].hop_by_hop:
-            if strncasecmp(x.bytes + x.head.fields[i].name_at, name, name_length) == 0:
-                value[0], length[0] = x.bytes + x.head.fields[i].value_at, x.head.fields[i].value_length
-                return True
-    return False
+cdef void begin_try(Exchange x) noexcept:
+    cdef Span *span = &x.span
+    span.tries += 1
+    span.upstream_id = x.runtime.random() | 1 if x.config.tracer.spawns else 0
+    span.try_start_us = x.runtime.now_us
+    span.try_flags = 0
+    span.try_reason = NULL
+    span.canceled = False
+    span.upstream_version = -1
+    span.try_status = 0
 
 
 cdef void trace_try(Exchange x) except *:
     cdef Tracer tracer = x.config.tracer
     cdef Span *span = &x.span
-    if not span.begun or not tracer.propagation:
+    span.upstream_version = 2 if x.upstream.http2 else 1
+    if not tracer.propagation:
         return
     if tracer.spawns:
-        span.upstream_id = x.runtime.random() | 1
         inject(tracer.propagation, span, span.upstream_id, span.id, True, &x.request_lines)
     else:
         inject(tracer.propagation, span, span.id, span.parent, span.has_parent, &x.request_lines)
 
 
-cdef void trace_response(Exchange x, const Head *head) except *:
-    if head != NULL and x.upstream is not None:
-        x.span.upstream_version = 2 if x.upstream.http2 else <int8_t>head.minor_version
+cdef void lose_try(Exchange x, int outcome) noexcept:
+    cdef Span *span = &x.span
+    span.try_flags |= outcome_row(outcome).flag
+    span.try_reason = reset_reason(outcome)
+
+
+cdef const char *reset_reason(int outcome) noexcept:
+    """Envoy's words; NULL for what is no reset."""
+    if outcome == CONNECT_FAILED:
+        return b"remote connection failure"
+    if outcome == CONNECT_TIMED_OUT:
+        return b"connection timeout"
+    if outcome == UPSTREAM_RESET or outcome == UPSTREAM_CUT:
+        return b"connection termination"
+    if outcome == UPSTREAM_REMOTE_RESET or outcome == UPSTREAM_CUT_BY_RESET:
+        return b"remote reset"
+    if outcome == UPSTREAM_REFUSED:
+        return b"remote refused stream reset"
+    if outcome == UPSTREAM_PROTOCOL_ERROR or outcome == UPSTREAM_CUT_BY_ERROR:
+        return b"protocol error"
+    if outcome == UPSTREAM_OVERFLOW:
+        return b"overflow"
+    return NULL
+
+
+cdef void end_try(Exchange x, bint canceled) except *:
+    cdef Tracer tracer = x.config.tracer
+    if x.span.upstream_id and x.span.sampled and tracer.exports and x.host is not None:
+        x.span.canceled = canceled
+        write_or_drop(x, tracer, True)
+
+
+cdef void trace_response(Exchange x, const char *bytes, const Head *head) except *:
+    if head != NULL and x.grpc and x.span.begun and x.span.sampled:
+        # A head that is trailers too is gone when the exchange ends.
+        x.grpc_status = copy_of(bytes, head, b"grpc-status", 11)
+        x.grpc_message = copy_of(bytes, head, b"grpc-message", 12)
     if x.span.begun and x.span.decorated:
         lines_add(&x.response_lines, b"x-envoy-decorator-operation", 27, x.span.operation, x.span.operation_length)
+
+
+cdef bytes copy_of(const char *bytes, const Head *head, const char *name, size_t length):
+    """A header's value; None = it is not there."""
+    cdef int i = find_field(bytes, head, name, length)
+    return None if i < 0 else (bytes + head.fields[i].value_at)[:min(head.fields[i].value_length, <uint32_t>MOST_TEXT_BYTES)]
 
 
 # -- the record
@@ -239,13 +291,16 @@ cdef void end_trace(Exchange x) except *:
         if x.head.length == 0:
             return                               # what could not be read has no trace
         begin_trace(x)
-    if not x.span.sampled or not tracer.exports:
-        return
-    if not write_span(x, tracer, ROOM_BYTES) and not write_span(x, tracer, LONG_ROOM_BYTES):
+    if x.span.sampled and tracer.exports:
+        write_or_drop(x, tracer, False)
+
+
+cdef void write_or_drop(Exchange x, Tracer tracer, bint only_try) except *:
+    if not write_span(x, tracer, only_try, ROOM_BYTES) and not write_span(x, tracer, only_try, LONG_ROOM_BYTES):
         x.runtime.server[SERVER_RECORDS_DROPPED] += 1
 
 
-cdef bint write_span(Exchange x, Tracer tracer, uint32_t room) except *:
+cdef bint write_span(Exchange x, Tracer tracer, bint only_try, uint32_t room) except *:
     """False: the ring has no room, or the record is longer than `room`."""
     cdef char *start = ring_reserve(x.config.ring, room)
     cdef Span *span = &x.span
@@ -258,32 +313,27 @@ cdef bint write_span(Exchange x, Tracer tracer, uint32_t room) except *:
     memset(&fixed, 0, sizeof(Fixed))
     fixed.flags = (
         (FLAG_HAS_PARENT if span.has_parent else 0) | (FLAG_SHARED if span.shared else 0) | (FLAG_CLIENT if span.client else 0)
-        | (FLAG_UPSTREAM if span.upstream_id else 0) | (FLAG_DEBUG if span.debug else 0)
+        | (FLAG_UPSTREAM if span.upstream_id and x.host is not None else 0) | (FLAG_DEBUG if span.debug else 0)
+        | (FLAG_TRY if only_try else 0) | (FLAG_CANCELED if span.canceled else 0)
     )
     fixed.minor_version = 2 if x.downstream.http2 else <int8_t>x.head.minor_version
     fixed.upstream_version = span.upstream_version
-    fixed.status, fixed.attempts = <uint16_t>x.status, <uint16_t>x.attempts
+    fixed.status, fixed.upstream_status, fixed.tries = <uint16_t>x.status, <uint16_t>span.try_status, <uint16_t>span.tries
     fixed.high, fixed.low, fixed.id, fixed.parent, fixed.upstream_id = span.high, span.low, span.id, span.parent, span.upstream_id
     fixed.start_unix_us = x.start_us + x.runtime.unix_offset_us
     fixed.duration_us = x.runtime.now_us - x.start_us
-    fixed.upstream_start_us = x.upstream_start_us - x.start_us if x.upstream_start_us else 0
+    fixed.upstream_start_us = span.try_start_us - x.start_us
     fixed.upstream_end_us = x.response_end_us - x.start_us if x.response_end_us else fixed.duration_us
-    fixed.bytes_received, fixed.bytes_sent, fixed.response_flags = x.bytes_received, x.bytes_sent, x.flags
-    if span.operation != NULL:
-        put_short(&out, TEXT_OPERATION, span.operation, span.operation_length)
-    else:
-        put_short(&out, TEXT_OPERATION, x.authority, x.authority_length)
-    put_header(&out, TEXT_REQUEST_ID, x, b"x-request-id", 12)
-    put_url(&out, x, tracer.max_path)
-    put_short(&out, TEXT_METHOD, x.bytes + x.head.method_at, x.head.method_length)
-    put_header(&out, TEXT_DOWNSTREAM_CLUSTER, x, b"x-envoy-downstream-service-cluster", 34)
-    put_header(&out, TEXT_USER_AGENT, x, b"user-agent", 10)
-    put_short(&out, TEXT_PEER, x.downstream.info.remote_ip, x.downstream.info.remote_ip_length)
+    fixed.bytes_received, fixed.bytes_sent = x.bytes_received, x.bytes_sent
+    fixed.response_flags, fixed.upstream_flags = x.flags, span.try_flags
+    if not only_try:
+        put_request(&out, x, tracer)
     if x.cluster is not None:
         put_short(&out, TEXT_CLUSTER, <const char *>x.cluster.name_bytes, len(x.cluster.name_bytes))
     if x.host is not None:
         put_short(&out, TEXT_UPSTREAM_ADDRESS, <const char *>x.host.address_bytes, len(x.host.address_bytes))
-    put_header(&out, TEXT_CLIENT_TRACE_ID, x, b"x-client-trace-id", 17)
+    if span.try_reason != NULL:
+        put_short(&out, TEXT_REASON, span.try_reason, strlen(span.try_reason))
     if tracer.tags is not None:
         put_tags(&out, x, tracer.tags)
     if route is not None and route.tags is not None:
@@ -294,3 +344,39 @@ cdef bint write_span(Exchange x, Tracer tracer, uint32_t room) except *:
     memcpy(start, &fixed, sizeof(Fixed))
     ring_commit(x.config.ring, RECORD_LOG, tracer.sink, fixed.length)
     return True
+
+
+cdef void put_request(Out *out, Exchange x, Tracer tracer) except *:
+    """What the client's span says and a try's does not."""
+    cdef Span *span = &x.span
+    if span.operation != NULL:
+        put_short(out, TEXT_OPERATION, span.operation, span.operation_length)
+    else:
+        put_short(out, TEXT_OPERATION, x.authority, x.authority_length)
+    put_header(out, TEXT_REQUEST_ID, x, b"x-request-id", 12)
+    put_url(out, x, tracer.max_path)
+    put_short(out, TEXT_METHOD, x.bytes + x.head.method_at, x.head.method_length)
+    put_header(out, TEXT_DOWNSTREAM_CLUSTER, x, b"x-envoy-downstream-service-cluster", 34)
+    put_header(out, TEXT_USER_AGENT, x, b"user-agent", 10)
+    put_short(out, TEXT_PEER, x.downstream.info.remote_ip, x.downstream.info.remote_ip_length)
+    put_header(out, TEXT_CLIENT_TRACE_ID, x, b"x-client-trace-id", 17)
+    if x.grpc:
+        put_short(out, TEXT_GRPC_PATH, x.path, x.path_length)
+        put_short(out, TEXT_GRPC_AUTHORITY, x.authority, x.authority_length)
+        put_header(out, TEXT_GRPC_CONTENT_TYPE, x, b"content-type", 12)
+        put_header(out, TEXT_GRPC_TIMEOUT, x, b"grpc-timeout", 12)
+        put_grpc(out, TEXT_GRPC_STATUS, x, b"grpc-status", 11, x.grpc_status)
+        put_grpc(out, TEXT_GRPC_MESSAGE, x, b"grpc-message", 12, x.grpc_message)
+
+
+cdef void put_grpc(Out *out, uint8_t key, Exchange x, const char *name, size_t name_length, bytes told) noexcept:
+    """Of our own answer, of the trailers, or `told` by the endpoint's head."""
+    cdef Lines trailers
+    cdef uint32_t length = 0
+    cdef const char *value = lines_find(&x.response_lines, name, name_length, &length)
+    if value == NULL and x.trailers_length:
+        trailers.at, trailers.length, trailers.capacity = <char *>x.trailers, <uint32_t>x.trailers_length, 0
+        value = lines_find(&trailers, name, name_length, &length)
+    if value == NULL and told is not None:
+        value, length = <const char *>told, <uint32_t>len(told)
+    put_short(out, key, value, length)

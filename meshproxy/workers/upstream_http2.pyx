@@ -49,6 +49,7 @@ cdef class Http2Dialer(Dialer):
         stream.host = connection.host
         stream.tls_facts = connection.tls_facts
         stream.paused = stream.spoke = False
+        stream.http2 = True
         return stream
 
     cdef void give(self, Http2UpstreamStream stream) except *:
@@ -70,7 +71,6 @@ cdef class Http2UpstreamStream(UpstreamStream):
         cdef const char *found
         cdef uint32_t authority_length = x.authority_length, protocol_length = 0, length = 0
         cdef bint ends = x.head.body == BODY_NONE and not x.wants_upgrade
-        self.http2 = True
         found = lines_find(&x.request_lines, b"host", 4, &length)
         if found != NULL:
             authority, authority_length = found, length

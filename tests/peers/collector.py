@@ -4,16 +4,18 @@ Zipkin (`peers.zipkin`)."""
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
 class Collector:
-    """`mode`: "take" (202), "refuse" (503) or "hang" (no answer until it ends)."""
+    """`mode`: "take" (202), "forget" (202, and nothing is kept), "refuse" (503) or "hang" (no answer until it ends)."""
 
-    def __init__(self, mode: str = "take") -> None:
+    def __init__(self, mode: str = "take", cpus: set[int] | None = None) -> None:
         self.mode = mode
+        self._cpus = cpus
         self.bodies: list[bytes] = []
         self.heads: list[tuple[str, dict[str, str]]] = []
         self.came = threading.Event()
@@ -32,7 +34,7 @@ class Collector:
                 if collector.mode == "take":
                     collector.heads.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                     collector.bodies.append(body)
-                self.send_response(202 if collector.mode == "take" else 503)
+                self.send_response(503 if collector.mode == "refuse" else 202)
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -50,7 +52,12 @@ class Collector:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        if self._cpus is not None:
+            os.sched_setaffinity(0, self._cpus)  # of this thread, and of those that it starts
+        self._server.serve_forever()
 
     @property
     def url(self) -> str:

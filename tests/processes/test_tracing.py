@@ -19,7 +19,7 @@ from tests.peers.collector import Collector
 from tests.peers.envoy import Envoy
 from tests.peers.process import PeerMissingError, free_ports
 from tests.peers.zipkin import Zipkin
-from tests.support.origin import OK, Origin, answer
+from tests.support.origin import OK, Connection, Origin, Request, answer
 from tests.support.processes import Node, wait_until
 from tests.support.wire import Client
 
@@ -122,7 +122,28 @@ def test_children_when_spans_are_not_shared(zipkin: Zipkin, origin: Origin, tmp_
 # ---- Envoy beside us ----
 
 
-def scene(origin_port: int, collector_port: int, port: int, admin_port: int, **tracing: Any) -> dict:
+RETRY = {"retry_on": "5xx,reset,connect-failure", "num_retries": 1, "per_try_timeout": "0.3s"}
+
+
+def by_path(connection: Connection, request: Request) -> None:
+    """Paths whose first try fails, each in its way; all else is answered."""
+    first = request.header("x-envoy-attempt-count") == "1"
+    if request.target == "/always" or (first and request.target == "/once"):
+        connection.send(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno")
+    elif first and request.target == "/empty":
+        connection.send(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+    elif first and request.target in ("/hang", "/long"):
+        connection.rest()
+    elif first and request.target == "/cut":
+        connection.close()
+    elif request.target.startswith("/grpc"):
+        head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n"
+        connection.send(f"{head}grpc-status: {request.target[5:]}\r\ngrpc-message: m\r\n\r\n".encode())
+    else:
+        connection.send(OK)
+
+
+def scene(origin_port: int, collector_port: int, port: int, admin_port: int, log: Path | None = None, **tracing: Any) -> dict:
     provider = {
         "@type": ZIPKIN, "collector_cluster": "collector", "collector_endpoint": "/api/v2/spans", "collector_endpoint_version": "HTTP_JSON",
     }
@@ -131,10 +152,19 @@ def scene(origin_port: int, collector_port: int, port: int, admin_port: int, **t
         bootstrap.route("/named", "origin", decorator={"operation": "getThing"}),
         bootstrap.route("/never", "origin", tracing={"random_sampling": {"numerator": 0}}),
         {"match": {"prefix": "/direct"}, "direct_response": {"status": 503}},
+        bootstrap.route("/long", {"cluster": "origin", "timeout": "0.3s"}),
+        bootstrap.route("/dead", {"cluster": "dead", "retry_policy": RETRY}),
+        bootstrap.route("/nobody", "nobody"),
+        *(bootstrap.route(f"/{path}", {"cluster": "origin", "retry_policy": RETRY}) for path in ("once", "always", "empty", "hang", "cut")),
         bootstrap.route("/", "origin"),
     ]
-    listener = bootstrap.http_listener("in", port, [bootstrap.virtual_host(routes)], tracing=settings, access_log=[])
-    clusters = [bootstrap.cluster("origin", origin_port), bootstrap.cluster("collector", collector_port)]
+    host = bootstrap.virtual_host(routes, include_request_attempt_count=True)
+    logs = [] if log is None else [bootstrap.file_log(str(log), "%REQ(:PATH)% %TRACE_ID%\n")]
+    listener = bootstrap.http_listener("in", port, [host], tracing=settings, access_log=logs)
+    clusters = [
+        bootstrap.cluster("origin", origin_port), bootstrap.cluster("collector", collector_port), bootstrap.cluster("dead", 1),
+        bootstrap.cluster("nobody"),
+    ]  # fmt: skip
     return bootstrap.bootstrap([listener], clusters, admin_port, node={"id": "n1", "cluster": "web"})
 
 
@@ -142,6 +172,8 @@ TAGS = [
     {"tag": "fixed", "literal": {"value": "v"}},
     {"tag": "asked", "request_header": {"name": "x-who", "default_value": "nobody"}},
 ]
+SPAWN = {"spawn_upstream_span": True}
+GRPC = {"content-type": "application/grpc"}
 CASES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "root": ("/", {}, {}),
     "multi": ("/", MULTI, {}),
@@ -162,26 +194,48 @@ CASES: dict[str, tuple[str, dict[str, str], dict[str, Any]]] = {
     "told operation": ("/named", {"x-request-id": UUID, "x-envoy-decorator-operation": "told"}, {}),
     "direct": ("/direct", {"x-request-id": UUID}, {}),
     "tags": ("/x?y=1", {"x-request-id": UUID, "user-agent": "a", "x-who": "me"}, {"custom_tags": TAGS}),
+    "single": ("/", {"b3": f"{TRACE}-{SPAN}-1-0020000000000001"}, {}),
+    "single, spawned": ("/", {"b3": f"{TRACE[16:]}-{SPAN}-1"}, SPAWN),
+    "single decision": ("/", {"b3": "0"}, {}),
+    "tried again": ("/once", {}, SPAWN),
+    "tried in vain": ("/always", {}, SPAWN),
+    "tried again after a head alone": ("/empty", {}, SPAWN),
+    "tried again after a timeout": ("/hang", {}, SPAWN),
+    "tried again after a cut": ("/cut", {}, SPAWN),
+    "too late": ("/long", {}, SPAWN),
+    "nobody listens": ("/dead", {}, SPAWN),
+    "no endpoint": ("/nobody", {}, SPAWN),
+    "tried again, one span": ("/once", {}, {}),
+    "grpc": ("/grpc0", GRPC, SPAWN),
+    "grpc of a client's fault": ("/grpc5", GRPC, SPAWN),
+    "grpc of a server's fault": ("/grpc14", {**GRPC, "grpc-timeout": "5S"}, SPAWN),
+    "grpc, no endpoint": ("/nobody", GRPC, {}),
     "default tags": ("/x", {"x-request-id": UUID}, {"custom_tags": TAGS, "max_path_tag_length": 1}),
 }
-B3 = ("x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-request-id", "x-envoy-decorator-operation")
+B3 = ("b3", "x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "x-request-id", "x-envoy-decorator-operation")
 
 
 def shape(value: str | None, given: dict[str, str]) -> str | None:
     """What was given, or the form of what was made by chance."""
-    return value if value is None or value in given.values() or len(value) < 16 else re.sub("[0-9a-f]", "h", value)
+    if value is None or value in given.values() or len(value) < 16:
+        return value
+    kept = [each for each in given.values() if len(each) >= 16]
+    return re.sub("|".join([*map(re.escape, kept), TRACE, SPAN, "[0-9a-f]"]), lambda found: found[0] if len(found[0]) > 1 else "h", value)
 
 
-def seen(port: int, origin: Origin, collector: Collector, path: str, headers: dict[str, str], spawned: bool) -> dict[str, Any]:
-    """Headers passed on, the client's answer and the spans of one request."""
-    before, reports = len(collector.zipkin_spans()), origin.seen.qsize()
+def seen(
+    port: int, origin: Origin, collector: Collector, log: Path, path: str, headers: dict[str, str], spawned: bool
+) -> dict[str, Any]:
+    """Headers passed on by each try, the client's answer, the line of the access log and the spans of one request."""
+    before = len(collector.zipkin_spans())
     with Client(port) as client:
         client.send(request(path, **headers))
-        told = client.answer().header("x-envoy-decorator-operation")
-    passed = {}
-    if origin.seen.qsize() > reports:
+        answered = client.answer()
+        told = answered.header("x-envoy-decorator-operation")
+    passed = []
+    while origin.seen.qsize():
         arrived = origin.next_request()
-        passed = {name: shape(arrived.header(name), headers) for name in B3}
+        passed.append({name: shape(arrived.header(name), headers) for name in B3})
     # A second request that is surely traced comes after: its spans say that those of the first are all there.
     mark = {"x-b3-traceid": "00000000000000aa", "x-b3-spanid": "00000000000000bb", "x-b3-sampled": "1"}
     with Client(port) as client:
@@ -196,29 +250,33 @@ def seen(port: int, origin: Origin, collector: Collector, path: str, headers: di
     wait_until(marked, LIMIT_S)
     spans = [span for span in collector.zipkin_spans()[before:] if not span["traceId"].endswith("00000000000000aa")]
     shown = []
-    for span in sorted(spans, key=lambda each: each["kind"], reverse=True):
+    for span in sorted(spans, key=lambda each: (each["kind"], each["tags"].get("retry.count", "")), reverse=True):
         tags = {name: shape(value, headers) for name, value in span["tags"].items()}
         for name in ("peer.address", "upstream_address"):
             tags[name] = re.sub(r":\d+$", ":port", tags.get(name) or "")
+        tags["response_flags"] = ",".join(sorted(tags["response_flags"].split(",")))
         ids = {name: shape(span.get(name), headers) for name in ("traceId", "id", "parentId")}
         shown.append({"name": span["name"], "kind": span["kind"], "service": span["localEndpoint"]["serviceName"], **ids, "tags": tags})
-    return {"passed": passed, "told": told, "spans": shown}
+    line = wait_until(lambda: log.read_text() if log.exists() else "", LIMIT_S).splitlines()[0]
+    return {"passed": passed, "told": told, "status": answered.status, "logged": shape(line, headers), "spans": shown}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_as_envoy(origin: Origin, tmp_path: Path, case: str) -> None:
+def test_as_envoy(tmp_path: Path, case: str) -> None:
     path, headers, tracing = CASES[case]
     spawned = tracing.get("spawn_upstream_span", False)
-    with Collector() as collector:
-        config = scene(origin.port, collector.port, 0, 0, **tracing)
+    logs = tmp_path / "ours.log", tmp_path / "envoy.log"
+    with Collector() as collector, Origin(by_path) as origin:
+        config = scene(origin.port, collector.port, 0, 0, logs[0], **tracing)
         with Node(tmp_path / "ours", config) as ours:
-            got = seen(ours.port_of("in"), origin, collector, path, headers, spawned)
+            got = seen(ours.port_of("in"), origin, collector, logs[0], path, headers, spawned)
         try:
             ports = free_ports(2)
-            config = scene(origin.port, collector.port, *ports, **tracing)
+            config = scene(origin.port, collector.port, *ports, logs[1], **tracing)
+            config["layered_runtime"] = {"layers": [{"name": "at once", "static_layer": {"tracing.zipkin.min_flush_spans": 1}}]}
             (tmp_path / "envoy").mkdir()
             with Envoy(tmp_path / "envoy", config, ports) as envoy:
-                wanted = seen(envoy.port, origin, collector, path, headers, spawned)
+                wanted = seen(envoy.port, origin, collector, logs[1], path, headers, spawned)
         except PeerMissingError as missing:
             pytest.skip(str(missing))
 

@@ -41,6 +41,10 @@ def _zipkin(tracing: Tracing, owner: str, lost: list[str]) -> Data:
         lost.append(f"{owner} tracing propagation {', '.join(tracing.propagation)}: Envoy's Zipkin tracer has b3, and b3 with w3c")
     if tracing.service_name:
         lost.append(f"{owner} tracing service_name: Envoy's Zipkin tracer takes the node's cluster")
+    if tracing.timeout_s != Tracing(exporter="none").timeout_s:
+        lost.append(f"{owner} tracing timeout: Envoy's Zipkin tracer has 5 s")
+    if tracing.headers:
+        lost.append(f"{owner} tracing headers: Envoy's Zipkin tracer sends none of its own")
     return typed(ZIPKIN, fields)
 
 

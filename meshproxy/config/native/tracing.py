@@ -12,6 +12,7 @@ from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems, told
 from meshproxy.model import CustomTag, Decorator, RouteTracing, Tracing
 
+_OF_THE_REPORT = ("host", "content-type", "content-length", "transfer-encoding", "connection")
 _SPANS_PATH = {"zipkin": "/api/v2/spans", "otlp": "/v1/traces"}
 
 
@@ -48,7 +49,7 @@ class Headers:
             problems.error(path, f"{told(value)} is given where {self.label} is needed. Write names and values indented below.")
             return WRONG
         for name, text in value.items():
-            wrong = rules.header_name(name) or (rules.header_value(text) if type(text) is str else f"{told(text)} is no text. Put it in quotes.")
+            wrong = rules.header_name(name) or _framing(name) or (rules.header_value(text) if type(text) is str else f"{told(text)} is no text. Put it in quotes.")
             if wrong:
                 problems.error((path, name), wrong)
                 return WRONG
@@ -61,10 +62,14 @@ class Headers:
         return {"type": "object", "additionalProperties": {"type": "string"}}
 
 
+def _framing(name: str) -> str:
+    return f'"{name}" is written by the report itself. Remove it.' if name.lower() in _OF_THE_REPORT else ""
+
+
 def _url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        good = parts.scheme == "http" and parts.hostname and parts.port != 0
+        good = parts.scheme == "http" and parts.hostname and parts.port != 0 and "@" not in parts.netloc
     except ValueError:
         good = False
     return rules.header_value(text) if good and " " not in text else f'"{text}" is no address of a collector. Write it like "http://127.0.0.1:9411".'
