@@ -10,7 +10,8 @@ from meshproxy import __version__
 from meshproxy.admin.redact import redact
 from meshproxy.agent.view import NodeView
 from meshproxy.config.envoy.write_tls import shown_secret
-from meshproxy.model import ResourceKind
+from meshproxy.model import Dynamic, ResourceKind
+from meshproxy.model.xds import shown
 
 Matches = Callable[[str], bool]
 
@@ -73,6 +74,7 @@ def _bootstrap(view: NodeView) -> dict:
             "admin": _plain(settings.admin) if settings.admin else None,
             "stats": _plain(settings.stats),
             "log_level": settings.log_level,
+            **({"dynamic": _plain(shown(settings.dynamic))} if settings.dynamic != Dynamic() else {}),
         },
         "config_file": view.state.config_file,
     }
@@ -80,7 +82,9 @@ def _bootstrap(view: NodeView) -> dict:
 
 def shown_node(view: NodeView) -> dict:
     """Who the node is, with its build."""
-    return {**_plain(view.settings.node), "user_agent_name": "meshproxy", "user_agent_version": __version__}
+    node = _plain(view.settings.node)
+    told = {} if "user_agent_build_version" in node else {"user_agent_version": __version__}
+    return {"user_agent_name": "meshproxy", **told, **node}
 
 
 def _plain(value: msgspec.Struct) -> dict:

@@ -13,6 +13,7 @@ from meshproxy.master.journal import Journal
 from meshproxy.model import Address, SocketAddress, Stats, StatsSink
 from meshproxy.telemetry.stats import Flush
 from meshproxy.telemetry.statsd import StatsdExporter
+from meshproxy.telemetry.tags import TagRules
 
 STEP_S = 0.02
 """Between datagrams of one flush that did not go at once, so that a burst does not fill the receiver's buffer."""
@@ -43,6 +44,9 @@ class StatsdExport:
             self._sinks = stats.sinks
             for exporter in kept.values():
                 self._end(exporter)
+        rules = TagRules(stats.tags)
+        for exporter in self._exporters:
+            exporter.use(rules)
         self._changed.set()
 
     def run(self) -> None:

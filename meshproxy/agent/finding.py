@@ -99,6 +99,10 @@ class Finding:
         """Whether every source that the node waits for was answered or failed once."""
         return all(watched.merge.is_warm() for watched in self._watched.values())
 
+    def clusters(self) -> list[str]:
+        """Whose sources are watched, by name."""
+        return sorted(self._watched)
+
     def states(self, cluster: str) -> list[SourceState]:
         """The sources of a cluster; [] of one that has none."""
         watched, now_s = self._watched.get(cluster), monotonic_s()

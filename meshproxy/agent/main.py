@@ -22,6 +22,7 @@ from meshproxy.agent.finding import Finding
 from meshproxy.agent.link import MasterLink
 from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
+from meshproxy.agent.registering import Registering
 from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
 from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.tracing import Collectors, RecordSinks
@@ -29,12 +30,30 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Applied, Configure, NodeSettings, NodeState, PutResource, Ready, ReopenLogs, Stop, Warm
+from meshproxy.ipc.messages import (
+    AgentReport,
+    Applied,
+    AskReport,
+    Configure,
+    Leave,
+    Left,
+    NodeSettings,
+    NodeState,
+    PutResource,
+    Ready,
+    ReopenLogs,
+    Report,
+    SourceRow,
+    Stop,
+    Warm,
+)
 from meshproxy.master.journal import Journal
 from meshproxy.model import EndpointSet, ResourceKind, Secret
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.telemetry.logs import LogSinks
 
+LEAVE_LIMIT_S = 0.7
+"""For telling registries at the end, when the master waits for nothing any more: it ends an agent after a second."""
 SWEEP_S = 1.0
 """Between looks at access logs that nobody names any more or that wait for a slow reader."""
 
@@ -56,6 +75,7 @@ class Agent:
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
         self.finding = Finding(self._publish, self.journal, self._tell_warm)
         hostname = socket.gethostname()
+        self.registering = Registering(self.view, hostname, self.journal)
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
@@ -63,10 +83,11 @@ class Agent:
         self.collectors = Collectors(self.view, lookup, self.journal)
         records = RecordSinks(self.sinks, self.collectors)
         self.log_drain = LogDrain(self.view.region, records, lambda: self.access_logs.any_named or self.collectors.any_named)
-        self.metrics = AgentMetrics(self.view, self._own_counters, self.finding.gauges)
+        self.metrics = AgentMetrics(self.view, self._own_counters, lambda: {**self.finding.gauges(), **self.registering.gauges()})
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
+        self._leaving: list[gevent.Greenlet] = []
         self._warm = ""
         """The last version that the master was told to be warm."""
 
@@ -78,7 +99,7 @@ class Agent:
         self.collectors.configure()
         self._take_settings(self.view.settings)
         finders = (self.resolving.run, self.finding.run, self.secrets.run)
-        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep):
+        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep, self.registering.run):
             self._start(part)
         if self.admin is not None:
             self.admin.start()
@@ -96,12 +117,36 @@ class Agent:
     def _listen(self) -> None:
         heard: dict[type, Callable] = {
             Configure: self._configure,
-            NodeState: self.view.told,
+            NodeState: self._told,
+            AskReport: self._report,
+            Leave: self._leave,
             ReopenLogs: lambda message: self.sinks.reopen(),
             Stop: lambda message: self.ended.set(int(ExitCode.DONE)),
         }
         self.link.run(heard)
+        if not self.ended.ready():
+            self._leave(Leave())
         self.ended.set(int(ExitCode.DONE))  # the master is gone
+
+    def _told(self, state: NodeState) -> None:
+        self.view.told(state)
+        self.registering.changed()
+
+    def _report(self, message: AskReport) -> None:
+        sources = [
+            SourceRow(cluster=name, source=each.name, endpoints=each.endpoints, age_s=round(each.age_s, 1), error=each.error)
+            for name in self.finding.clusters() for each in self.finding.states(name)
+        ]
+        self.link.send(Report(id=message.id, report=AgentReport(sources=sources, registrations=self.registering.rows())))
+
+    def _leave(self, message: Leave) -> None:
+        def tell() -> None:
+            try:
+                self.registering.leave(message.listeners)
+            finally:
+                self.link.send(Left())
+
+        self._leaving.append(gevent.spawn(tell))
 
     def _configure(self, message: Configure) -> None:
         self.view.configure(message)
@@ -113,6 +158,8 @@ class Agent:
         self.secrets.watch(unpack(each) for each in message.upserts if each.kind is ResourceKind.SECRET)
         self.access_logs.configure()
         self.collectors.configure()
+        self.registering.came(each.name for each in message.upserts if each.kind is ResourceKind.LISTENER)
+        self.registering.changed()
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
@@ -150,6 +197,7 @@ class Agent:
             gevent.sleep(SWEEP_S)
             self.access_logs.sweep(monotonic_s())
             self.collectors.sweep(monotonic_s())
+            self.registering.look()
 
     def _admin_server(self, fd: int, hostname: str) -> AdminServer:
         from meshproxy.admin.pages import answer
@@ -172,10 +220,12 @@ class Agent:
             **self.resolving.counters(),
             **self.finding.counters(),
             **self.secrets.counters(),
+            **self.registering.counters(),
         }
 
     def _end(self) -> None:
         """What is known is written out; what others hold is let go."""
+        gevent.joinall(self._leaving, timeout=LEAVE_LIMIT_S)
         if self.admin is not None:
             self.admin.stop()
         self.log_drain.stop()

@@ -14,6 +14,7 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.scoreboard.catalogue import BlockKind
 from meshproxy.telemetry.stats import Flush, MetricReader, Reading, extras_of, open_breakers
+from meshproxy.telemetry.tags import TagRules
 
 if TYPE_CHECKING:
     from meshproxy.telemetry.stats_text import Query
@@ -32,6 +33,7 @@ class AgentMetrics:
         self._own_gauges = own_gauges
         self._shown = MetricReader(view.region)
         self._watched = False
+        self._rules = TagRules()
         # Of its own, so that /reset_counters, which changes what is shown, takes nothing from what is exported.
         self._exported = MetricReader(view.region)
         self._meter = TrafficMeter(view.region)
@@ -69,7 +71,10 @@ class AgentMetrics:
         """Raises ValueError for a type that is none."""
         from meshproxy.telemetry import prometheus
 
-        return prometheus.text(self.reading(), self._query(request), self._view.settings.stats.histogram_buckets_ms)
+        stats = self._view.settings.stats
+        if self._rules.rows != stats.tags:
+            self._rules = TagRules(stats.tags)
+        return prometheus.text(self.reading(), self._query(request), stats.histogram_buckets_ms, self._rules)
 
     def traffic(self) -> Traffic:
         """Rates and latencies of the last second or two; the first time, since the node's start."""

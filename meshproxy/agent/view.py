@@ -42,8 +42,7 @@ class NodeView:
         """When `state` came, on this process's clock."""
         self._resources: dict[tuple[ResourceKind, str], Resource] = {(each.kind, each.name): each for each in resources}
         self._rows: dict[tuple[str, str], int] = {(kind, name): cell for kind, name, cell in directory.rows}
-        self.rows: list[tuple[str, str, int]] = list(directory.rows)
-        """Whose block is where now, as in `ipc.messages.Directory`."""
+        self._listed: list[tuple[str, str, int]] | None = None
         self.facts: dict[str, ClusterFacts] = {}
         """By the cluster's name."""
         self.certificates: dict[str, CertificateFacts] = {}
@@ -67,7 +66,7 @@ class NodeView:
         for kind, name, cell in message.directory_rows:
             self._rows[kind, name] = cell
         if message.directory_removed or message.directory_rows:
-            self.rows = [(kind, name, cell) for (kind, name), cell in self._rows.items()]
+            self._listed = None
         self.settings = message.settings or self.settings
         self.version = message.version
 
@@ -94,6 +93,13 @@ class NodeView:
         """Take the master's word about processes."""
         self.state = state
         self.told_s = monotonic_s()
+
+    @property
+    def rows(self) -> list[tuple[str, str, int]]:
+        """Whose block is where now, as in `ipc.messages.Directory`."""
+        if self._listed is None:
+            self._listed = [(kind, name, cell) for (kind, name), cell in self._rows.items()]
+        return self._listed
 
     @property
     def uptime_s(self) -> float:

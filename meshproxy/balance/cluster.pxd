@@ -53,6 +53,7 @@ cdef class Cluster:
     cdef int64_t others_turn
     cdef int64_t connect_timeout_ms, idle_timeout_ms, max_duration_ms
     cdef int64_t max_requests_per_connection
+    cdef bint tcp_keepalive
     cdef size_t buffer_limit
     cdef uint32_t max_response_headers
 

@@ -62,6 +62,7 @@ cdef class Cluster:
         self.idle_timeout_ms = int(model.idle_timeout_s * 1000)
         self.max_duration_ms = int(model.max_connection_duration_s * 1000)
         self.max_requests_per_connection = model.max_requests_per_connection
+        self.tcp_keepalive = model.tcp_keepalive
         self.buffer_limit = model.buffer_limit_bytes
         self.max_response_headers = min(model.max_response_headers, MAX_RESPONSE_HEADERS)
         for priority, breakers in enumerate((model.breakers, model.high_breakers)):

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from meshproxy.cli.control import control_option, node
-from meshproxy.ipc.messages import NodeState, WorkerRow
+from meshproxy.ipc.messages import NodeState, RegistrationRow, SourceRow, WorkerRow
 
 
 @click.command()
@@ -42,8 +42,23 @@ def as_text(state: NodeState) -> str:
         *table(("PROCESS", "STATE", "PID", "UP", "RESTARTS", "LAST DEATH"), [_process(row) for row in _processes(state)]),
         "",
         *table(("LISTENER", "ADDRESSES"), [(row.name, "  ".join(row.addresses)) for row in state.listeners]),
+        *_part(("SOURCE", "CLUSTER", "ENDPOINTS", "LAST GOOD", "ERROR"), [_source(row) for row in state.sources]),
+        *_part(("REGISTRATION", "ID", "ADDRESS", "STATE", "ERROR"), [_registration(row) for row in state.registrations]),
     ]
     return "\n".join(lines)
+
+
+def _part(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table after a free line; nothing without rows."""
+    return ["", *table(heads, rows)] if rows else []
+
+
+def _source(row: SourceRow) -> tuple[str, ...]:
+    return row.source, row.cluster, str(row.endpoints), f"{span(row.age_s)} ago", " ".join(row.error.split())
+
+
+def _registration(row: RegistrationRow) -> tuple[str, ...]:
+    return row.service, row.id or "-", row.address or "-", row.state, " ".join(row.error.split())
 
 
 def _processes(state: NodeState) -> list[tuple[str, WorkerRow]]:

@@ -96,6 +96,8 @@ cdef int header_id(const char *name, size_t length) noexcept nogil:
     elif length == 17:
         if first == b't' and h1_same(name, b"transfer-encoding", 17): return HEADER_TRANSFER_ENCODING
         if first == b'x' and h1_same(name, b"x-forwarded-proto", 17): return HEADER_X_FORWARDED_PROTO
+    elif length == 23:
+        if first == b'x' and h1_same(name, b"x-forwarded-client-cert", 23): return HEADER_X_FORWARDED_CLIENT_CERT
     if first == b'x' and length > 8 and h1_same(name, b"x-envoy-", 8):
         return envoy_header_id(name, length)
     return HEADER_OTHER

@@ -28,6 +28,7 @@ cdef enum:
     EVENT_GOAWAY                         # `last_stream_id`, `error_code`: no new streams here; those above it were not begun
     EVENT_SETTINGS                       # `max_peer_streams` may have changed
     EVENT_PONG                           # the answer to `ping`
+    EVENT_DRAIN_PONG                     # the answer to the PING behind `announce_goaway`: the peer has read that
 
 # Counters, in the order of the rows `http2.*` of the catalogue.
 cdef enum:
@@ -154,8 +155,7 @@ cdef class Http2Session:
     cdef bint text_open
     cdef int32_t highest_id              # of the peer's streams
     cdef uint64_t opened                 # bit n: stream highest_id - 2n was opened, not skipped
-    cdef bint announcing                 # our first GOAWAY did not go out yet
-    cdef bint ping_behind                # and a PING is to follow it
+    cdef bint announcing                 # our first GOAWAY did not go out yet; a PING is to follow it
     cdef int32_t goaway_id               # streams above it are ignored; 0 = no GOAWAY yet
     cdef int32_t *reset_ids              # of streams that we reset: frames for them may still be under way
     cdef int reset_count, reset_at
@@ -199,7 +199,7 @@ cdef class Http2Session:
     # True: stop what feeds this stream until it is told to be drained.
     cdef bint is_above(self, StreamState *s, size_t limit) noexcept
     cdef void fail(self, uint32_t code) noexcept
-    # Say that we are going: first without a last stream, then for good. A PING after the first comes behind it.
+    # Say that we are going: first without a last stream and with a PING behind it, then for good.
     cdef void announce_goaway(self) noexcept
     cdef void finish_goaway(self) noexcept
     cdef void ping(self) noexcept

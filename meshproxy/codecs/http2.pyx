@@ -32,6 +32,8 @@ cdef enum:
     CONTINUATIONS_AT_MOST = 8            # of one head, as nghttp2 has it; with 16 KiB each that is twice our largest head
 
 cdef const char *PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+cdef const char *DRAIN_PING = b"goaway\0\0"    # what the PING behind our first GOAWAY says; another one says 0
+
 
 # For the length of one event or one pump: a process has one data path.
 cdef HeaderField head_fields[MAX_FIELDS]
@@ -498,10 +500,7 @@ cdef class Http2Session:
                 self.goaway_id = -1              # 0 stands for none
 
     cdef void ping(self) noexcept:
-        if self.announcing:
-            self.ping_behind = True              # nghttp2 sends PING before all else; the answer is to tell that the GOAWAY was read
-        else:
-            nghttp2_submit_ping(self.ng, NGHTTP2_FLAG_NONE, NULL)
+        nghttp2_submit_ping(self.ng, NGHTTP2_FLAG_NONE, NULL)
 
     cdef bint wants_write(self) noexcept:
         return self.ng != NULL and (self.lent != NULL or nghttp2_session_want_write(self.ng))

@@ -81,7 +81,7 @@ cdef class Connection:
             return "goaway", x.last_stream_id, x.error_code
         if event == EVENT_SETTINGS:
             return "settings", x.max_peer_streams
-        return ("pong",)
+        return ("drain_pong",) if event == EVENT_DRAIN_PONG else ("pong",)
 
     cdef object told_of(self, StreamState *s):
         if s.closed:

@@ -287,7 +287,7 @@ cdef int on_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *session
             self.event = EVENT_SETTINGS
     elif frame.hd.type == NGHTTP2_PING:
         if frame.hd.flags & NGHTTP2_FLAG_ACK:
-            self.event = EVENT_PONG
+            self.event = EVENT_DRAIN_PONG if memcmp(frame.ping.opaque_data, DRAIN_PING, 8) == 0 else EVENT_PONG
     elif frame.hd.type == NGHTTP2_GOAWAY:
         self.last_stream_id = frame.goaway.last_stream_id
         self.error_code = frame.goaway.error_code
@@ -345,10 +345,9 @@ cdef int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *se
             self.remember_reset(frame.hd.stream_id)
     elif frame.hd.type == NGHTTP2_GOAWAY:
         self.counts[COUNT_GOAWAY_SENT] += 1
-        self.announcing = False
-        if self.ping_behind:
-            self.ping_behind = False
-            self.ping()
+        if self.announcing:                      # only now: nghttp2 sends PING before all else, and the answer tells that the GOAWAY was read
+            self.announcing = False
+            nghttp2_submit_ping(ng, NGHTTP2_FLAG_NONE, <const uint8_t *>DRAIN_PING)
         if frame.goaway.error_code != NGHTTP2_NO_ERROR and not self.failed:
             self.failed = True
             self.failure = frame.goaway.error_code

@@ -25,8 +25,6 @@ cdef extern from "<nghttp2/nghttp2.h>":
 
     ctypedef enum nghttp2_headers_category:
         NGHTTP2_HCAT_REQUEST
-        NGHTTP2_HCAT_RESPONSE
-        NGHTTP2_HCAT_PUSH_RESPONSE
         NGHTTP2_HCAT_HEADERS
 
     ctypedef struct nghttp2_headers:
@@ -42,11 +40,16 @@ cdef extern from "<nghttp2/nghttp2.h>":
         int32_t last_stream_id
         uint32_t error_code
 
+    ctypedef struct nghttp2_ping:
+        nghttp2_frame_hd hd
+        uint8_t opaque_data[8]
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_headers headers
         nghttp2_rst_stream rst_stream
         nghttp2_goaway goaway
+        nghttp2_ping ping
 
     ctypedef union nghttp2_data_source:
         int fd
@@ -69,18 +72,18 @@ cdef extern from "<nghttp2/nghttp2.h>":
         int inc
 
     enum:
-        NGHTTP2_DATA, NGHTTP2_HEADERS, NGHTTP2_PRIORITY, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS, NGHTTP2_PUSH_PROMISE
+        NGHTTP2_DATA, NGHTTP2_HEADERS, NGHTTP2_PRIORITY, NGHTTP2_RST_STREAM, NGHTTP2_SETTINGS
         NGHTTP2_PING, NGHTTP2_GOAWAY, NGHTTP2_WINDOW_UPDATE, NGHTTP2_CONTINUATION
         NGHTTP2_FLAG_NONE, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_END_HEADERS, NGHTTP2_FLAG_ACK, NGHTTP2_FLAG_PADDED
         NGHTTP2_NV_FLAG_NONE
         NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_END_STREAM, NGHTTP2_DATA_FLAG_NO_COPY
-        NGHTTP2_ERR_WOULDBLOCK, NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_CALLBACK_FAILURE, NGHTTP2_ERR_FLOODED
+        NGHTTP2_ERR_WOULDBLOCK, NGHTTP2_ERR_DEFERRED, NGHTTP2_ERR_FLOODED
         NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE, NGHTTP2_ERR_REFUSED_STREAM, NGHTTP2_ERR_HTTP_HEADER, NGHTTP2_ERR_HTTP_MESSAGING
         NGHTTP2_ERR_START_STREAM_NOT_ALLOWED
         NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, NGHTTP2_SETTINGS_ENABLE_PUSH, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
         NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
         NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES
-        NGHTTP2_NO_ERROR, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_INTERNAL_ERROR, NGHTTP2_FLOW_CONTROL_ERROR, NGHTTP2_STREAM_CLOSED
+        NGHTTP2_NO_ERROR, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_INTERNAL_ERROR, NGHTTP2_STREAM_CLOSED
         NGHTTP2_REFUSED_STREAM, NGHTTP2_CANCEL, NGHTTP2_ENHANCE_YOUR_CALM
         NGHTTP2_EXTPRI_DEFAULT_URGENCY
 
@@ -113,7 +116,6 @@ cdef extern from "<nghttp2/nghttp2.h>":
     void nghttp2_option_set_no_auto_window_update(nghttp2_option *option, int val)
     void nghttp2_option_set_max_send_header_block_length(nghttp2_option *option, size_t val)
     void nghttp2_option_set_max_outbound_ack(nghttp2_option *option, size_t val)
-    void nghttp2_option_set_peer_max_concurrent_streams(nghttp2_option *option, uint32_t val)
     void nghttp2_option_del(nghttp2_option *option)
 
     int nghttp2_session_server_new2(
@@ -125,7 +127,6 @@ cdef extern from "<nghttp2/nghttp2.h>":
     ssize_t nghttp2_session_mem_send(nghttp2_session *session, const uint8_t **data)
     int nghttp2_session_upgrade2(
         nghttp2_session *session, const uint8_t *settings, size_t length, int head_request, void *stream_user_data)
-    int nghttp2_session_want_read(nghttp2_session *session)
     int nghttp2_session_want_write(nghttp2_session *session)
     void *nghttp2_session_get_stream_user_data(nghttp2_session *session, int32_t stream_id)
     int nghttp2_session_set_stream_user_data(nghttp2_session *session, int32_t stream_id, void *stream_user_data)

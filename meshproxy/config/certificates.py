@@ -29,11 +29,12 @@ _PEM_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 
 
 class Finding(NamedTuple):
-    """What is wrong. `part` is a field of SecretFiles; `harmless` = it can be used all the same."""
+    """What is wrong. `part` is a field of SecretFiles; `harmless` = it can be used all the same; `by_time` = only the date is wrong."""
 
     part: str
     text: str
     harmless: bool = False
+    by_time: bool = False
 
 
 def findings(value: Certificate | TrustedCa | TicketKeys, files: SecretFiles, now_s: float) -> list[Finding]:
@@ -82,11 +83,13 @@ def _validity(chain: list[x509.Certificate], now_s: float) -> Iterator[Finding]:
         name = _name(certificate, index)
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if now < begin:
-            yield Finding("chain", f"{name} is not valid before {_day(begin)}. Use another, or set the machine's clock right.")
+            early = f"{name} is not valid before {_day(begin)}. Use another, or set the machine's clock right."
+            yield Finding("chain", early, by_time=True)
         elif now > end:
-            yield Finding("chain", f"{name} has expired on {_day(end)}. Renew it.")
+            yield Finding("chain", f"{name} has expired on {_day(end)}. Renew it.", by_time=True)
         elif (end - now).days < SOON_DAYS:
-            yield Finding("chain", f"{name} expires on {_day(end)}, in {(end - now).days} days. Renew it.", harmless=True)
+            soon = f"{name} expires on {_day(end)}, in {(end - now).days} days. Renew it."
+            yield Finding("chain", soon, harmless=True, by_time=True)
 
 
 def _strength(leaf: x509.Certificate) -> Iterator[Finding]:
@@ -169,7 +172,7 @@ def _trusted_ca(value: TrustedCa, now_s: float) -> Iterator[Finding]:
         ends = max(certificate.not_valid_after_utc for certificate in found)
         if ends.timestamp() < now_s:
             # A store of many has some that are over; only when all are, no peer can be verified.
-            yield Finding("ca", f"all of its certificates have expired, the last on {_day(ends)}. Renew it.")
+            yield Finding("ca", f"all of its certificates have expired, the last on {_day(ends)}. Renew it.", by_time=True)
     if value.crl_pem:
         yield from _crls(value.crl_pem, now_s)
 

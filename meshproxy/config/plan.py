@@ -13,7 +13,10 @@ import msgspec
 
 from meshproxy.model import Listener, ResourceKind, Snapshot
 from meshproxy.model.cluster import without_tokens
+from meshproxy.model.discovery import node_without_token
+from meshproxy.model.snapshot import without_call_metadata
 from meshproxy.model.tls import without_keys
+from meshproxy.model.xds import shown
 
 MOST_REASONS = 8
 """A change of everything is said by its first differences."""
@@ -80,7 +83,7 @@ def _resources(snapshot: Snapshot) -> dict[ResourceKind, dict[str, msgspec.Struc
         ResourceKind.SECRET: {secret.name: without_keys(secret) for secret in snapshot.secrets},
         ResourceKind.CLUSTER: {cluster.name: without_tokens(cluster) for cluster in snapshot.clusters},
         ResourceKind.ROUTE_TABLE: {table.name: table for table in snapshot.route_tables},
-        ResourceKind.LISTENER: {listener.name: listener for listener in snapshot.listeners},
+        ResourceKind.LISTENER: {listener.name: without_call_metadata(listener) for listener in snapshot.listeners},
     }
 
 
@@ -102,6 +105,10 @@ def _settings(old: Snapshot, new: Snapshot) -> list[Step]:
     steps = []
     for field in Snapshot.__struct_fields__:
         one, other = getattr(old, field), getattr(new, field)
+        if field == "consul":
+            one, other = node_without_token(one), node_without_token(other)
+        if field == "dynamic":
+            one, other = shown(one), shown(other)
         if field in ("listeners", "route_tables", "clusters", "secrets", "process") or one == other:
             continue
         action: Literal["add", "change", "remove"] = "add" if one is None else "remove" if other is None else "change"

@@ -89,6 +89,8 @@ class Problems:
         self._left_out = 0
         self._references: dict[str, list[tuple[str, Path]]] = {}
         self.secrets = Secrets(self)
+        self.sourced: list[tuple[Path, str]] = []
+        """Where the configuration says that something comes from a control plane, and what that says."""
 
     def error(self, path: Path, message: str) -> None:
         if len(self._errors) < MOST_PROBLEMS:

@@ -11,29 +11,30 @@ from pathlib import Path
 from meshproxy.config.native.actions import DIRECT, REDIRECT, RETRY, WEIGHTED
 from meshproxy.config.native.chain import CHAIN, MATCH
 from meshproxy.config.native.cluster import BREAKERS, CLUSTER, ENDPOINT, RETRY_BUDGET, UPSTREAM_HTTP2
+from meshproxy.config.native.consul import CONSUL, REGISTRATION
 from meshproxy.config.native.discovery import CONSUL_SERVER, CONSUL_SERVICE, DNS_SRV, SOURCE
 from meshproxy.config.native.headers import CHANGES, HEADER_CONDITION, QUERY_CONDITION
 from meshproxy.config.native.http import CLIENT_CERT_HEADER, FILTER, GRPC_HTTP1_BRIDGE, GRPC_STATS, HTTP, HTTP2, KEEP_ALIVE
 from meshproxy.config.native.listener import LISTENER
 from meshproxy.config.native.listener_filter import LISTENER_FILTER, PROXY_PROTOCOL, TLS_INSPECTOR
 from meshproxy.config.native.node import ADMIN, NODE, OVERLOAD, TOP
-from meshproxy.config.native.rbac import POLICY, RBAC, RULE, RULES, STRING
+from meshproxy.config.native.rbac import HTTP_POLICY, HTTP_RBAC, HTTP_RULE, HTTP_RULES, POLICY, RBAC, RULE, RULES, STRING
 from meshproxy.config.native.route import ROUTE, ROUTE_TABLE, VIRTUAL_HOST
 from meshproxy.config.native.rows import DERIVED, UNSET, Row, Section
 from meshproxy.config.native.secrets import CERTIFICATE, SECRET
 from meshproxy.config.native.tcp import CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, TCP
-from meshproxy.config.native.telemetry import ACCESS_LOG, STATSD
+from meshproxy.config.native.telemetry import ACCESS_LOG, STATS_TAG, STATSD
 from meshproxy.config.native.tls import DOWNSTREAM_TLS, KEY_LOG, SAN, UPSTREAM_TLS
 from meshproxy.config.native.tracing import CUSTOM_TAG, DECORATOR, OTLP, ROUTE_TRACING, TRACING, ZIPKIN
 
 SECTIONS: tuple[Section, ...] = (
-    TOP, LISTENER, CHAIN, MATCH, DOWNSTREAM_TLS, CERTIFICATE, SAN, KEY_LOG, HTTP, HTTP2, KEEP_ALIVE, CLIENT_CERT_HEADER, TRACING,
-    ZIPKIN, OTLP, CUSTOM_TAG, FILTER, GRPC_STATS,
-    GRPC_HTTP1_BRIDGE, TCP, LISTENER_FILTER, PROXY_PROTOCOL, TLS_INSPECTOR, CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, RBAC,
+    TOP, LISTENER, CHAIN, MATCH, DOWNSTREAM_TLS, CERTIFICATE, SAN, KEY_LOG, HTTP, HTTP2, KEEP_ALIVE, CLIENT_CERT_HEADER, TRACING, ZIPKIN, OTLP,
+    CUSTOM_TAG, FILTER, GRPC_STATS, GRPC_HTTP1_BRIDGE, HTTP_RBAC, HTTP_RULES, HTTP_POLICY, HTTP_RULE, TCP, LISTENER_FILTER, PROXY_PROTOCOL,
+    TLS_INSPECTOR, CONNECTION_FILTER, CONNECTION_LIMIT, LOCAL_RATE_LIMIT, RBAC,
     RULES, POLICY, RULE, STRING, ROUTE, WEIGHTED, REDIRECT, DIRECT, RETRY, VIRTUAL_HOST, ROUTE_TABLE, CHANGES, HEADER_CONDITION,
-    QUERY_CONDITION, CLUSTER, ENDPOINT, SOURCE, CONSUL_SERVICE, CONSUL_SERVER, DNS_SRV,
+    QUERY_CONDITION, CLUSTER, ENDPOINT, SOURCE, CONSUL_SERVICE, CONSUL_SERVER, DNS_SRV, CONSUL, REGISTRATION,
     UPSTREAM_TLS, UPSTREAM_HTTP2, BREAKERS, RETRY_BUDGET, SECRET, ACCESS_LOG,
-    ROUTE_TRACING, DECORATOR, STATSD, ADMIN, NODE, OVERLOAD,
+    ROUTE_TRACING, DECORATOR, STATSD, STATS_TAG, ADMIN, NODE, OVERLOAD,
 )
 """In the order of the page."""
 
@@ -69,6 +70,10 @@ _ENVOY_HEAD = """\
 A bootstrap in YAML or JSON, field names as snake_case or camelCase. What is not on this page is refused by name, with its path. Rules
 that Envoy's API states itself (ranges, lengths, required fields) hold here as well. Defaults are Envoy's, as are `server: envoy` and the
 statsd prefix `envoy`. Fields marked *ignored* change nothing here, for the reason given; with *warning*, `meshproxy check` says so.
+
+Control planes send every proxy the same. In what they send, fields that nobody knows are skipped, and fields marked *not in force* are
+told, not refused; everything else that is not on this page refuses that one resource, because it decides who may pass or where a request
+goes.
 """
 
 
@@ -114,6 +119,8 @@ def envoy_page() -> str:
         for field, reason in sorted(taken.ignored.items()):
             told = f"ignored, with a warning: it {reason[1:]}" if reason.startswith("!") else f"ignored: it {reason}"
             lines.append(f"`{field}`: {told.rstrip('.')}.")
+        if taken.later:
+            lines.append(f"Not in force where a control plane sends it: {', '.join(f'`{field}`' for field in sorted(taken.later))}.")
         lines = lines or ["Taken when it is empty."]
         text += "".join(textwrap.fill(f"- {line}", 139, subsequent_indent="  ", break_on_hyphens=False) + "\n" for line in lines)
     return text

@@ -32,6 +32,14 @@ def regex(pattern: str) -> str:
     return ""
 
 
+def tag_regex(pattern: str) -> str:
+    """RE2 with a group for the value, or two."""
+    wrong = regex(pattern)
+    if not wrong and not 1 <= re2.compile(pattern).groups:
+        return f'regex "{pattern}" has no group: nothing of the name would be the value. Put it in parentheses.'
+    return wrong
+
+
 def substitution(pattern: str, replacement: str) -> str:
     """`\\1` to `\\9` refer to groups that the pattern has."""
     if wrong := regex(pattern):

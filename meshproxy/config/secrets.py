@@ -11,8 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from meshproxy.clock import unix_s
-from meshproxy.model import Certificate, Secret, SecretFiles, TicketKeys, TrustedCa
+from meshproxy.model import Certificate, ConfigSource, Secret, SecretFiles, TicketKeys, TrustedCa
+from meshproxy.model.xds import config_source_name
 
 if TYPE_CHECKING:
     from meshproxy.config.problems import Path, Problems
@@ -89,6 +92,9 @@ class Secrets:
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
         self._made: dict[str, tuple[Secret, Path]] = {}
+        self.sent_good: set[str] | None = None
+        """Names of inline secrets of control planes that were found good; None = the secrets are a file's. One that is over is told and
+        taken (who sent it sends the next), and one that soon will be is not told."""
 
     def all(self) -> tuple[Secret, ...]:
         """By name: in whichever order a file has them, the configuration is the same."""
@@ -144,6 +150,21 @@ class Secrets:
         parts = {f"ticket_keys[{index}]": part for index, part in enumerate(keys)}
         return self._put(name, value, SecretFiles(ticket_keys=named if any(named) else (), sds=sds), path, parts)
 
+    def awaited(self, sds_name: str, source: ConfigSource, path: Path) -> str:
+        """A secret that a control plane sends. The same one for all that ask the same control plane for it."""
+        name = f"{sds_name} by {config_source_name(source)}"
+        if any(service.initial_metadata or service.authority for service in source.services):
+            # Who asks as somebody else may be given something else.
+            name += f" {hashlib.sha256(repr(source.services).encode()).hexdigest()[:8]}"
+        self._made.setdefault(name, (Secret(name=name, source=source, sds_name=sds_name), path))
+        return name
+
+    def has_rules(self, name: str) -> None:
+        """The CA of this name is part of a context that says more."""
+        if name in self._made:
+            secret, path = self._made[name]
+            self._made[name] = (msgspec.structs.replace(secret, has_rules=True), path)
+
     def refer(self, kind: type, name: str, path: Path) -> str:
         """The field at `path` names a secret that may be defined further down."""
         self._problems.refer(KINDS[kind], name, path)
@@ -164,10 +185,19 @@ class Secrets:
         self._made[secret.name] = (secret, path)
         if any(part is not None and part.unread for part in parts.values()):
             return secret.name
+        good = self.sent_good
+        if good is not None and secret.name in good:
+            return secret.name
         # Not at the top: a configuration without secrets does without the library.
         from meshproxy.config.certificates import findings
 
-        for found in findings(value, files, unix_s()):
+        listed = list(findings(value, files, unix_s()))
+        if good is not None:
+            listed = [found for found in listed if not (found.by_time and found.harmless)]
+            listed = [found._replace(harmless=True) if found.by_time else found for found in listed]
+            if not listed and not files.named:
+                good.add(secret.name)
+        for found in listed:
             tell = self._problems.warning if found.harmless else self._problems.error
             part = parts.get(found.part)
             tell(part.path if part is not None else path, _located(found.text, files, found.part))

@@ -35,6 +35,14 @@ class Told(NamedTuple):
     headers: http.client.HTTPMessage
 
 
+class RefusedError(SourceError):
+    """It answered, and not with 200."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class ConsulClient:
     """Closed by `close`; opens itself again for the next question."""
 
@@ -43,15 +51,25 @@ class ConsulClient:
         self._link: _Link | None = None
 
     def get(self, path: str, query: list[tuple[str, str]], wait_s: float = 0.0) -> Told:
-        """Ask, and wait `wait_s` longer than for another. Raises SourceError for whatever is no good answer; then it is closed."""
+        """Ask, and wait `wait_s` longer than for another. Raises SourceError for whatever is no good answer; then it is closed. It is a
+        RefusedError when the server said no; then it stays open."""
+        return self._insist("GET", path, query, None, wait_s)
+
+    def put(self, path: str, query: list[tuple[str, str]] | None = None, body: Any = None) -> Told:
+        """Have it do something; `body` becomes JSON. Raises as `get` does. It is told twice when the connection broke at the first time."""
+        return self._insist("PUT", path, query or [], body, 0.0)
+
+    def _insist(self, method: str, path: str, query: list[tuple[str, str]], content: Any, wait_s: float) -> Told:
         # A connection that was kept open may have been closed at the other end for no reason: then it is asked again, once.
         for is_last in (self._link is None, True):
             try:
-                return self._ask(path, query, wait_s)
+                return self._ask(method, path, query, content, wait_s)
             except _GoneError as error:
                 self.close()
                 if is_last:
                     raise SourceError(str(error)) from error
+            except RefusedError:
+                raise
             except BaseException:
                 self.close()
                 raise
@@ -62,7 +80,7 @@ class ConsulClient:
         if link is not None:
             link.close()
 
-    def _ask(self, path: str, query: list[tuple[str, str]], wait_s: float) -> Told:
+    def _ask(self, method: str, path: str, query: list[tuple[str, str]], content: Any, wait_s: float) -> Told:
         headers = {"Accept": "application/json", "User-Agent": "meshproxy"}
         if token := self._token():
             headers["X-Consul-Token"] = token
@@ -72,7 +90,8 @@ class ConsulClient:
                 if self._link is None:
                     self._link = _Link(self._server)
                     self._link.connect()
-                self._link.request("GET", f"{path}?{urlencode(query)}" if query else path, headers=headers)
+                asked = None if content is None else json.dumps(content)
+                self._link.request(method, f"{path}?{urlencode(query)}" if query else path, asked, headers)
                 answer = self._link.getresponse()
                 body = answer.read(MOST_BYTES + 1)
         except TimeoutError as error:
@@ -84,9 +103,9 @@ class ConsulClient:
         if len(body) > MOST_BYTES:
             raise SourceError(f"{self._place()}: the answer has more than {MOST_BYTES >> 20} MiB")
         if answer.status != 200:
-            raise SourceError(f"{self._place()}: {answer.status} {_shown(body)}")
+            raise RefusedError(f"{self._place()}: {answer.status} {_shown(body)}", answer.status)
         try:
-            return Told(json.loads(body), answer.headers)
+            return Told(json.loads(body) if body or method == "GET" else None, answer.headers)
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{self._place()}: the answer is no JSON: {_shown(body)}") from error
 

@@ -9,6 +9,7 @@ from meshproxy.discovery.endpoint_files import FileSource
 from meshproxy.discovery.source import Source
 from meshproxy.discovery.srv import SrvSource
 from meshproxy.model import ConsulService, DnsSrv, EndpointFiles
+from meshproxy.model import Source as Wanted
 
 SOURCES: dict[type, Any] = {
     ConsulService: ConsulSource,
@@ -17,7 +18,7 @@ SOURCES: dict[type, Any] = {
 }
 
 
-def source_of(wanted: ConsulService | DnsSrv | EndpointFiles) -> Source:
+def source_of(wanted: Wanted) -> Source:
     """A source that nobody watches yet."""
     made: Source = SOURCES[type(wanted)](wanted)
     return made

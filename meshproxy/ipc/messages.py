@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model import Admin, Node, Process, Resource, ResourceKind, Stats
+from meshproxy.model import Admin, ConsulNode, Dynamic, Node, Process, Resource, ResourceKind, Stats
 
 
 class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True, omit_defaults=True):
@@ -59,13 +59,27 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     stats: Stats
     admin: Admin | None = None
     log_level: str = "info"
+    consul: ConsulNode | None = None
+    dynamic: Dynamic = Dynamic()
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """A resource that cannot be taken, and why: the error names it."""
+
+    kind: ResourceKind
+    name: str
+    error: str
 
 
 class Applied(Message, kw_only=True):
-    """worker, agent -> master: `version` is live here; or `error` says why not and what was before stays."""
+    """worker, agent -> master: `version` is live here; or `error` says why not and what was before stays.
+
+    `refused`: the resources that are to blame, all of them; empty where none is.
+    """
 
     version: str
     error: str = ""
+    refused: list[Refusal] = []
 
 
 class LetGo(Message, kw_only=True):
@@ -90,9 +104,10 @@ class BlockGiven(Message, kw_only=True):
 
 
 class Ready(Message, kw_only=True):
-    """worker, agent -> master: started, configured and serving."""
+    """worker, agent -> master: started, configured and serving; without `refused`, which a control plane brought and it cannot take."""
 
     version: str
+    refused: list[Refusal] = []
 
 
 class Drain(Message, kw_only=True):
@@ -141,6 +156,59 @@ class ListenerRow(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[str]
 
 
+class SourceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A place where a cluster's endpoints are found, as `status` shows it."""
+
+    cluster: str
+    source: str
+    endpoints: int
+    age_s: float
+    """Since its last good answer, or since it was asked first."""
+    error: str = ""
+    """Of the last try; "" = it was good."""
+
+
+class RegistrationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A service that the node registers, as `status` shows it."""
+
+    service: str
+    id: str
+    address: str
+    state: Literal["waiting", "registered", "failed", "left"]
+    """`waiting`: for workers or for a first answer."""
+    error: str = ""
+
+
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the agent can say of the node. Its fields are those of NodeState."""
+
+    sources: list[SourceRow] = []
+    registrations: list[RegistrationRow] = []
+
+
+class AskReport(Message, kw_only=True):
+    """master -> agent: answered by `Report` with the same `id`."""
+
+    id: int
+
+
+class Report(Message, kw_only=True):
+    """agent -> master."""
+
+    id: int
+    report: AgentReport
+
+
+class Leave(Message, kw_only=True):
+    """master -> agent: the node is about to end, or with `listeners` only these are. Registries are told; then `Left` is answered."""
+
+    listeners: list[str] = []
+
+
+class Left(Message, kw_only=True):
+    """agent -> master: whoever had to know has been told, or cannot be."""
+
+
 class NodeState(Message, kw_only=True):
     """master -> agent, at each change: what the admin API tells about processes. Also the answer to `status` (as JSON, without the tag)."""
 
@@ -158,6 +226,9 @@ class NodeState(Message, kw_only=True):
     listeners: list[ListenerRow]
     admin: str = ""
     control: str = ""
+    sources: list[SourceRow] = []
+    """Only in the answer to `status`, as what follows."""
+    registrations: list[RegistrationRow] = []
 
 
 class PutResource(Message, kw_only=True):
@@ -165,6 +236,25 @@ class PutResource(Message, kw_only=True):
     later) or SECRET (its files changed)."""
 
     resource: Resource
+
+
+class PutResources(Message, kw_only=True):
+    """agent -> master: what a control plane brought and took away. The resources are without blocks.
+
+    Everything of it that is good goes live in one step, and is answered by `PutAnswer` then. What a control plane cannot change (the
+    file has a resource of that name) is left as it is. A cluster's endpoints go with it.
+    """
+
+    id: int
+    upserts: list[Resource] = []
+    removes: list[tuple[ResourceKind, str]] = []
+
+
+class PutAnswer(Message, kw_only=True):
+    """master -> agent: the put with this `id` is in force, but for the resources in `refused`, of which those before stay."""
+
+    id: int
+    refused: list[Refusal] = []
 
 
 class Warm(Message, kw_only=True):
@@ -204,5 +294,6 @@ class Directory(msgspec.Struct, frozen=True):
 
 
 AnyMessage = (
-    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState | PutResource | Warm | Order | Answer
+    Configure | Sockets | Applied | LetGo | WantBlock | BlockGiven | Ready | Drain | Stop | AdoptConnections | ReopenLogs | NodeState
+    | PutResource | PutResources | PutAnswer | Warm | Order | Answer | AskReport | Report | Leave | Left
 )

@@ -15,7 +15,7 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import Applied, Message, Order, PutResource, Ready, Stop, Warm
+from meshproxy.ipc.messages import Applied, Left, Message, Order, PutResource, PutResources, Ready, Report, Stop, Warm
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Kill, State
@@ -24,12 +24,16 @@ from meshproxy.master.spawn import fork
 
 @dataclass
 class AgentKeeper:
-    """`on_*` are the master's: the agent was born, orders something, has found something."""
+    """`on_*` are the master's: the agent was born, orders something, has found something, hears a control plane, says how it stands, has
+    told registries that the node goes."""
 
     node: Node
     on_born: Callable[[], None]
     on_order: Callable[[Order, Channel], None]
     on_resource: Callable[[PutResource], None]
+    on_report: Callable[[Report], None]
+    on_left: Callable[[], None]
+    on_resources: Callable[[PutResources], None]
     channel: Channel | None = None
     _crash_fd: int = -1
     _ours: str = ""
@@ -149,6 +153,12 @@ class AgentKeeper:
             self.on_order(message, channel)
         elif isinstance(message, PutResource):
             self.on_resource(message)
+        elif isinstance(message, Report):
+            self.on_report(message)
+        elif isinstance(message, Left):
+            self.on_left()
+        elif isinstance(message, PutResources):
+            self.on_resources(message)
         elif isinstance(message, Warm):
             self._warm = message.version
         elif isinstance(message, Applied) and message.error:

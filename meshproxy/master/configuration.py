@@ -13,11 +13,13 @@ import msgspec
 
 from meshproxy.discovery.dns import names_of
 from meshproxy.errors import TableFullError
-from meshproxy.ipc.messages import Configure, Directory, NodeSettings
+from meshproxy.ipc.messages import Configure, Directory, NodeSettings, Refusal
 from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, Snapshot, Source
 from meshproxy.model.cluster import without_tokens
+from meshproxy.model.discovery import node_without_token
 from meshproxy.model.snapshot import as_written, pack, unpack
 from meshproxy.model.tls import without_keys
+from meshproxy.model.xds import shown
 from meshproxy.scoreboard.blocks import BlockAllocator
 
 Key = tuple[ResourceKind, str]
@@ -128,7 +130,7 @@ class Configuration:
             listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
             clusters=tuple(map(without_tokens, of[ResourceKind.CLUSTER])), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
-            log_level=self.settings.log_level,
+            log_level=self.settings.log_level, dynamic=shown(self.settings.dynamic), consul=node_without_token(self.settings.consul),
         )
 
     # ---- changing ----
@@ -191,10 +193,24 @@ class Configuration:
 
     def note_rows(self, change: Change) -> None:
         """Writes into `change` how the directory differs from what the agent was told last."""
-        rows = {(kind, name): cell for kind, name, cell in self.allocator.rows()}
-        change.rows = [(kind, name, cell) for (kind, name), cell in rows.items() if self._rows.get((kind, name)) != cell]
-        change.rows_removed = [key for key in self._rows if key not in rows]
-        self._rows = rows
+        for key, cell in sorted(self.allocator.changed_rows().items(), key=lambda each: each[1] or 0):
+            if cell is None:
+                if self._rows.pop(key, None) is not None:
+                    change.rows_removed.append(key)
+            elif self._rows.get(key) != cell:
+                self._rows[key] = cell
+                change.rows.append((*key, cell))
+
+    def prepare_each(self, upserts: list[Resource], removes: Iterable[Key]) -> tuple[Change, list[Refusal]]:
+        """The same, with each resource on its own: what finds no room is refused, and the others are in the change."""
+        refused: list[Refusal] = []
+        made: list[Resource] = []
+        for resource in sorted(upserts, key=lambda each: each.kind):
+            try:
+                made.append(msgspec.structs.replace(resource, blocks=self.allocator.blocks_for(resource, unpack(resource))))
+            except TableFullError as error:
+                refused.append(Refusal(resource.kind, resource.name, str(error)))
+        return Change(self.versions.next(False), made, sorted((key for key in removes if key in self._table), reverse=True)), refused
 
     def _prepare(self, version: str, upserts: list[Resource], removes: list[Key]) -> Change:
         made: list[Resource] = []

@@ -12,7 +12,7 @@ from meshproxy.errors import FrameError
 from meshproxy.ipc.boot import WorkerBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, Message, Ready, Stop, WantBlock
+from meshproxy.ipc.messages import AdoptConnections, Applied, Configure, Drain, LetGo, Message, Ready, Refusal, Stop, WantBlock
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Slot, State
@@ -35,13 +35,15 @@ class Worker:
 
 @dataclass
 class Crew:
-    """`on_*` are the master's: a worker was born, became ready, answered a change, died (slot, pid, return code)."""
+    """`on_*` are the master's: a worker was born, became ready, answered a change, wants a block, was born without some resources that it
+    cannot take, died (slot, pid, return code)."""
 
     node: Node
     on_born: Callable[[Worker], None]
     on_ready: Callable[[Worker], None]
     on_applied: Callable[[Worker, Applied], None]
     on_want_block: Callable[[Worker, WantBlock], None]
+    on_refused: Callable[[Worker, list[Refusal]], None]
     on_gone: Callable[[Slot, int, int], None]
     workers: dict[int, Worker] = field(default_factory=dict)
     _crash_fds: dict[int, int] = field(default_factory=dict)
@@ -153,6 +155,8 @@ class Crew:
             self.node.workers.ready(worker.slot, monotonic_s())
             self.node.journal.debug("worker serves", slot=worker.slot.number, pid=worker.pid, version=message.version)
             self.on_ready(worker)
+            if message.refused:
+                self.on_refused(worker, message.refused)
         elif isinstance(message, Applied):
             if message.error:
                 self.node.journal.error("worker refuses a change", slot=worker.slot.number, version=message.version, error=message.error)

@@ -130,6 +130,30 @@ class Bindings:
             raise BindError("\n".join(refused))
         return made
 
+    def bind_each(self, there: Iterable[Listener], new: Iterable[Listener]) -> dict[str, str]:
+        """Binds what each of `new` wants beside those that stay, and gives by name what is wrong with those that cannot have it."""
+        owners = {key: wish.owner for key, wish in self._wishes(there)}
+        refused: dict[str, str] = {}
+        for listener in new:
+            wishes = list(self._wishes([listener]))
+            made: list[str] = []
+            try:
+                for key, wish in wishes:
+                    if key in owners:
+                        raise BindError(f"{wish.owner}: cannot bind {wish.address}: {owners[key]} has it. Give each its own address.")
+                    made += self._bind_one(key, wish)
+            except BindError as error:
+                self.close(made)
+                refused[listener.name] = str(error)
+            else:
+                owners.update((key, wish.owner) for key, wish in wishes)
+        return refused
+
+    def taken(self, listener: Listener, by: Iterable[Listener]) -> str:
+        """Who of these has an address of the listener; "" = nobody."""
+        keys = {key for key, _ in self._wishes([listener])}
+        return next((wish.owner for key, wish in self._wishes(by) if key in keys), "")
+
     def close(self, keys: Iterable[str]) -> None:
         for key in keys:
             bound = self._bound.pop(key)

@@ -134,5 +134,8 @@ def _load(entry: str, path: str, env: Mapping[str, str]) -> Loaded | Refused:
     except ConfigError as error:
         return Refused(error.problems)
     snapshot: Snapshot = found.snapshot
-    settings = NodeSettings(node=snapshot.node, stats=snapshot.stats, admin=snapshot.admin, log_level=snapshot.log_level)
+    settings = NodeSettings(
+        node=snapshot.node, stats=snapshot.stats, admin=snapshot.admin, log_level=snapshot.log_level, dynamic=snapshot.dynamic,
+        consul=snapshot.consul,
+    )
     return Loaded(resources_of(snapshot), settings, snapshot.process, found.warnings)

@@ -21,7 +21,9 @@ from meshproxy.ipc.messages import Answer, Ready
 from meshproxy.master import admin_socket, deaths, systemd
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
+from meshproxy.master.puts import is_brought
 from meshproxy.master.crew import Crew, Worker
+from meshproxy.master.farewell import Farewell
 from meshproxy.master.journal import Journal
 from meshproxy.master.late_blocks import LateBlocks
 from meshproxy.master.node import Command, Entries
@@ -99,17 +101,23 @@ class Master:
         self.signals = SignalQueue()
         self.keeper = AgentKeeper(node, on_born=lambda: self.reloader.on_agent_born(),
                                   on_order=lambda order, channel: self.orders.take(order, channel),
-                                  on_resource=lambda put: self.reloader.put_resource(put))
+                                  on_resource=lambda put: self.reloader.put_resource(put),
+                                  on_resources=lambda put: self.reloader.put_resources(put),
+                                  on_report=lambda report: self.orders.reported(report), on_left=lambda: self.farewell.left())
         self.crew = Crew(node, on_born=lambda worker: self.reloader.on_born(worker), on_ready=self._on_ready,
                          on_applied=lambda worker, applied: self.reloader.on_applied(worker, applied),
-                         on_want_block=lambda worker, wanted: self.late_blocks.give(worker, wanted), on_gone=self._on_gone)
+                         on_want_block=lambda worker, wanted: self.late_blocks.give(worker, wanted),
+                         on_refused=lambda worker, refused: self.reloader.take_away(refused), on_gone=self._on_gone)
         self.scale = Scale(node, self.crew, set(start.foreign_pages))
         self.reloader = Reloader(node, self.crew, self.keeper)
         self.late_blocks = LateBlocks(node, self.crew, self.keeper)
         self.upgrader = Upgrader(node, self.keeper, self._inheritance, self._on_handed_over)
-        self.orders = Orders(node, self.reloader, self.upgrader, self.keeper, self.end)
+        self.farewell = Farewell(node, self.keeper)
+        self.orders = Orders(node, self.reloader, self.upgrader, self.keeper, self.farewell, self.end)
         self.control = ControlServer(start.control_fd, node.loop, node.journal, self.orders.take)
         self.ending: Ending | None = None
+        self.leaving = False
+        """It is going to end, when registries have heard of it."""
         self.was_ready = False
         self.told_live = False
         self.lenient = node.idle
@@ -150,6 +158,8 @@ class Master:
         self.crew.rescue(now_s)
         self.scale.tick(now_s)
         self.reloader.tick(now_s)
+        self.orders.tick(now_s)
+        self.farewell.tick(now_s)
         self.upgrader.tick(now_s)
         self._tell_liveness()
         self._end_agent_last()
@@ -158,6 +168,7 @@ class Master:
     def _patience_s(self) -> float:
         workers = self.node.workers
         moving = workers.in_state(State.GONE, State.STARTING, State.DRAINING) or self.reloader.busy or self.upgrader.busy or self.scale.busy
+        moving = moving or self.farewell.busy or self.orders.busy
         waiting = BUSY_S if moving or self.ending is not None else QUIET_S
         return min(waiting, self.node.notifier.watchdog_interval_s / 2) if self.node.notifier.watchdog_interval_s else waiting
 
@@ -257,9 +268,17 @@ class Master:
 
     def end(self, limit_s: float, graceful: bool, exit_code: int = 0) -> None:
         """The node ends: gracefully within `limit_s` (0 = as configured), or now. Told again, it ends faster."""
-        node = self.node
         if self.ending is not None and graceful:
             return
+        if not graceful:
+            self.farewell.hasten()
+            self._end(limit_s, graceful, exit_code)
+        elif not self.leaving:
+            self.leaving = True
+            self.farewell.begin([], lambda: self._end(limit_s, graceful, exit_code))
+
+    def _end(self, limit_s: float, graceful: bool, exit_code: int) -> None:
+        node = self.node
         node.journal.info("ending", graceful=graceful)
         if self.ending is None:
             if node.owner:
@@ -305,14 +324,15 @@ class Master:
 
     def _inheritance(self) -> Inheritance:
         node = self.node
-        endpoints = [each for each in node.configuration.resources() if each.kind is ResourceKind.ENDPOINTS]
+        resources = node.configuration.resources()
+        endpoints = [each for each in resources if each.kind is ResourceKind.ENDPOINTS]
         return Inheritance(
             pid=node.pid, region_fd=node.region.fd, control_fd=self.control.fd, control_path=node.control_path, admin_fd=node.admin_fd,
             admin_address=node.admin_address, admin_asked=node.admin_asked, bindings=node.bindings.state(), lanes=node.bindings.lanes,
             workers_asked=self.start.workers_asked, pages=[slot.number for slot in node.workers],
             configuration=node.configuration.versions.configuration, restart_epoch=node.restart_epoch,
             rows=node.configuration.allocator.all_rows(), sinks=node.configuration.allocator.sinks(), endpoints=endpoints,
-            since_unix_s=unix_s(), ticket_root=node.ticket_root,
+            brought=[each for each in resources if is_brought(each)], since_unix_s=unix_s(), ticket_root=node.ticket_root,
         )
 
     def _on_handed_over(self) -> None:

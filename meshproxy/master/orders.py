@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
+from meshproxy.clock import monotonic_s
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import Answer, Order, ReopenLogs
+from meshproxy.ipc.messages import AgentReport, Answer, AskReport, Order, ReopenLogs, Report
 from meshproxy.master.agent import AgentKeeper
+from meshproxy.master.farewell import Farewell
 from meshproxy.master.journal import LEVELS
 from meshproxy.master.node import Node
 from meshproxy.master.reload import Reloader
+from meshproxy.master.slots import State
 from meshproxy.master.upgrade import Upgrader
 
+REPORT_LIMIT_S = 1.0
+"""An agent that says nothing for so long is left out of an answer."""
 _json = msgspec.json.Encoder()
 _msgpack = msgspec.msgpack.Encoder()
 
 
 @dataclass
 class Orders:
-    """All answer at once, but reload and upgrade, which answer when they are over. `on_end` is the master's: (limit_s, graceful)."""
+    """All answer at once, but reload and upgrade, which answer when they are over, and status, for which the agent is asked. `on_end` is
+    the master's: (limit_s, graceful)."""
 
     node: Node
     reloader: Reloader
     upgrader: Upgrader
     keeper: AgentKeeper
+    farewell: Farewell
     on_end: Callable[[float, bool], None]
+    _asking: dict[int, tuple[float, Order, Channel]] = field(default_factory=dict)
+    """Who waits for the agent's report, by its number, and until when."""
+    _asked: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._asking)
+
+    def tick(self, now_s: float) -> None:
+        for number in [number for number, (due_s, *_) in self._asking.items() if now_s >= due_s]:
+            self.reported(Report(id=number, report=AgentReport()))
 
     def take(self, order: Order, channel: Channel) -> None:
         verbs: dict[str, Callable[[Order, Channel], None]] = {
@@ -54,7 +72,7 @@ class Orders:
             self.reloader.ask(lambda errors, body: None)
 
     def upgrade(self) -> None:
-        if self._is_leaving() or self.reloader.busy:
+        if self._is_leaving() or self.reloader.reloading:
             self.node.journal.warning("upgrade refused", error=self._why_not())
         else:
             self.upgrader.ask(lambda errors: None)
@@ -69,7 +87,7 @@ class Orders:
         self.reloader.ask(lambda errors, body: channel.send(Answer(id=order.id, ok=not errors, errors=errors, body=body)))
 
     def _upgrade(self, order: Order, channel: Channel) -> None:
-        if self._is_leaving() or self.reloader.busy:
+        if self._is_leaving() or self.reloader.reloading:
             _refuse(order, channel, self._why_not())
             return
         self.upgrader.ask(lambda errors: channel.send(Answer(id=order.id, ok=not errors, errors=errors)))
@@ -91,16 +109,38 @@ class Orders:
 
     def _drain_listeners(self, order: Order, channel: Channel) -> None:
         if self.reloader.busy:
-            _refuse(order, channel, "a reload is under way: try again when it is over")
-        elif unknown := self.reloader.stop_listening(order.listeners):
-            names = ", ".join(each.name for each in self.node.configuration.listeners())
-            _refuse(order, channel, f"no such listener: {', '.join(unknown)}. There are: {names or 'none'}")
+            _refuse(order, channel, "a change is under way: try again when it is over")
+            return
+        there = [each.name for each in self.node.configuration.listeners()]
+        if unknown := sorted(set(order.listeners) - set(there)):
+            _refuse(order, channel, f"no such listener: {', '.join(unknown)}. There are: {', '.join(there) or 'none'}")
         else:
-            self.keeper.tell_state()
-            channel.send(Answer(id=order.id))
+            names = order.listeners or there
+            self.farewell.begin(names, lambda: self._stop_listening(names, order, channel))
+
+    def _stop_listening(self, names: list[str], order: Order, channel: Channel) -> None:
+        """When registries have heard of it."""
+        if self.reloader.busy:
+            _refuse(order, channel, "a change is under way: try again when it is over")
+            return
+        self.reloader.stop_listening(names)
+        self.keeper.tell_state()
+        channel.send(Answer(id=order.id))
 
     def _status(self, order: Order, channel: Channel) -> None:
-        state = msgspec.to_builtins(self.node.state())
+        self._asked += 1
+        self._asking[self._asked] = monotonic_s() + REPORT_LIMIT_S, order, channel
+        if self.node.agent.state is State.READY:
+            self.keeper.tell(AskReport(id=self._asked))
+        else:
+            self.reported(Report(id=self._asked, report=AgentReport()))
+
+    def reported(self, report: Report) -> None:
+        """What the agent says of itself, for whom that waits."""
+        _, order, channel = self._asking.pop(report.id, (0.0, None, None))
+        if order is None or channel is None:
+            return
+        state = msgspec.to_builtins(self.node.state()) | msgspec.to_builtins(report.report)
         state.pop("type")
         channel.send(Answer(id=order.id, body=_json.encode(state)))
 

@@ -5,11 +5,15 @@
 Whatever fails up to "tell the agent" has changed nothing. A worker that refuses brings all back; one that dies or hangs does not, because
 its heir starts with the new configuration. DNS is waited for when there are names that nobody has asked for yet, and for a few seconds at
 most: workers serve the old configuration meanwhile, and get the new one with the endpoints that were found.
+
+What a control plane brought goes the same way (`put_resources`), but resource by resource: what cannot be bound, has no room or is refused
+by a worker is left out, and the rest goes live in one step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,7 +21,7 @@ import msgspec
 from meshproxy.clock import monotonic_s
 from meshproxy.config.plan import NEEDS_RESTART
 from meshproxy.errors import BindError, TableFullError
-from meshproxy.ipc.messages import Applied, Configure, PutResource
+from meshproxy.ipc.messages import Applied, Configure, PutAnswer, PutResource, PutResources, Refusal
 from meshproxy.master import admin_socket
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.configuration import Change
@@ -25,6 +29,7 @@ from meshproxy.master.crew import Crew, Worker
 from meshproxy.master.listeners import key_of
 from meshproxy.master.loader import LIMIT_S, Loaded, Loader, Refused
 from meshproxy.master.node import Node
+from meshproxy.master.puts import Asked, is_brought, keep, plan
 from meshproxy.master.rollout import Rollout
 from meshproxy.model import Listener, Process, Resource, ResourceKind
 from meshproxy.model.snapshot import unpack
@@ -33,6 +38,12 @@ APPLY_LIMIT_S = 30.0
 """A worker compiles 10,000 routes in slices within a second or two; one that takes longer hangs and is found by its heartbeat."""
 MAX_WAITING = 10_000
 """Clusters and secrets that changed during a reload: the latest of each is kept."""
+MAX_PUTS = 100
+"""Puts that came while something else was under way. An agent has one at a time; the rest is for agents that died meanwhile."""
+AT_ONCE = (ResourceKind.ENDPOINTS, ResourceKind.SECRET)
+"""A change to these alone cannot be refused by a worker, so nobody waits for it."""
+OURSELVES = 0
+"""In the place of an agent's pid: nobody waits for the answer."""
 _OWNERS = {ResourceKind.ENDPOINTS: ResourceKind.CLUSTER, ResourceKind.SECRET: ResourceKind.SECRET}
 """What the agent may put, and what has to be there under the same name."""
 Done = Callable[[list[str], bytes], None]
@@ -54,6 +65,8 @@ class Underway:
     """DNS is waited for until then."""
     rollout: Rollout | None = None
     """From when workers have it."""
+    asked: Asked | None = None
+    """What a control plane brought; None = a whole configuration."""
 
 
 @dataclass
@@ -68,10 +81,16 @@ class Reloader:
     _loader: Loader | None = None
     _underway: Underway | None = None
     _put: dict[tuple[ResourceKind, str], Resource] = field(default_factory=dict)
+    _puts: deque[Asked] = field(default_factory=deque)
 
     @property
     def busy(self) -> bool:
         return self._loader is not None or self._underway is not None
+
+    @property
+    def reloading(self) -> bool:
+        """A whole configuration is on its way."""
+        return self._loader is not None or (self._underway is not None and self._underway.asked is None)
 
     def ask(self, done: Done) -> None:
         if self.busy:
@@ -127,12 +146,16 @@ class Reloader:
 
     def _send(self, loaded: Loaded) -> None:
         node = self.node
-        wanted = [unpack(each) for each in loaded.resources if each.kind is ResourceKind.LISTENER]
+        kept = keep(node.configuration.resources(), loaded.resources, loaded.settings, node.bindings.taken)
+        names = {(each.kind, each.name) for each in kept.resources}
+        # A secret of the file that is waited for is there already.
+        resources = [each for each in loaded.resources if (each.kind, each.name) not in names] + kept.resources
+        wanted = [unpack(each) for each in resources if each.kind is ResourceKind.LISTENER]
         admin = admin_socket.replacement(node, loaded.settings.admin)
         try:
             bound = node.bindings.bind(wanted)
             try:
-                change = node.configuration.prepare_all(loaded.resources, loaded.settings, loaded.process)
+                change = node.configuration.prepare_all(resources, loaded.settings, loaded.process)
             except TableFullError:
                 node.bindings.close(bound)
                 raise
@@ -141,6 +164,8 @@ class Reloader:
                 admin.close()
             raise
         self._name_fixed(loaded.process)
+        for text in kept.told:
+            node.journal.warning("what a control plane brought goes", about=text)
         resocketed = self._resocketed(change)
         node.configuration.note_rows(change)
         # The agent first: it must know an access log before a worker writes to it, and a worker its endpoints before it routes to them.
@@ -190,14 +215,15 @@ class Reloader:
             self._underway.rollout.waiting.add(worker.pid)
 
     def on_agent_born(self) -> None:
-        """The same of the agent, which is told first."""
+        """The same of the agent, which is told first. What a former one asked for is asked for again, if it still holds."""
+        self._puts = deque(each for each in self._puts if each.agent in (OURSELVES, self.node.agent.pid))
         if self._underway is not None:
             self.keeper.tell(self._underway.change.for_agent())
 
     def on_applied(self, worker: Worker, applied: Applied) -> None:
         underway, order = self._underway, self.node.configuration.versions.order
         if underway is not None and underway.rollout is not None and order(applied.version) >= order(underway.change.version):
-            underway.rollout.applied(worker.pid, applied.error)
+            underway.rollout.applied(worker.pid, applied.error, applied.refused)
             self.tick(monotonic_s())
 
     def on_gone(self, pid: int) -> None:
@@ -209,8 +235,11 @@ class Reloader:
 
     def _conclude(self, underway: Underway, rollout: Rollout) -> None:
         self._underway = None
-        if rollout.refusals:
-            self._go_back(underway, rollout.refusals)
+        if underway.asked is not None:
+            self._conclude_put(underway, rollout, underway.asked)
+        elif rollout.refusals:
+            self._withdraw(underway)
+            self._finish([f"a worker refuses it: {text}" for text in dict.fromkeys(rollout.refusals)])
         else:
             self._go_on(underway)
 
@@ -240,7 +269,8 @@ class Reloader:
         if after.rows or after.rows_removed:
             self.keeper.tell(after.for_agent())
 
-    def _go_back(self, underway: Underway, refusals: list[str]) -> None:
+    def _withdraw(self, underway: Underway) -> None:
+        """Everybody goes back to the table."""
         node = self.node
         back, tokens = node.configuration.undo(underway.change)
         self.crew.configure(back.for_workers(), [each for each in back.listeners if each.name in {new.name for new in underway.resocketed}])
@@ -249,7 +279,6 @@ class Reloader:
         node.bindings.close(underway.bound)
         if underway.admin is not None:
             underway.admin.close()
-        self._finish([f"a worker refuses it: {text}" for text in dict.fromkeys(refusals)])
 
     def _finish(self, errors: list[str], body: bytes = b"") -> None:
         node = self.node
@@ -260,10 +289,96 @@ class Reloader:
         asked, self._asked = self._asked, []
         for done in asked:
             done(errors, body)
-        waiting, self._waiting = self._waiting, []
         self._put_waiting()
+        self._begin_puts()
+        self._ask_waiting()
+
+    def _ask_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
         for done in waiting:
             self.ask(done)
+
+    # ---- what control planes bring ----
+
+    def put_resources(self, put: PutResources) -> None:
+        """Into force as soon as nothing else is under way; answered then."""
+        self._put_as(Asked(put, self.node.agent.pid))
+
+    def _put_as(self, asked: Asked) -> None:
+        if not self.busy:
+            self._begin_put(asked)
+        elif len(self._puts) < MAX_PUTS:
+            self._puts.append(asked)
+        else:
+            self._answer(asked.without(Refusal(each.kind, each.name, "too many changes wait") for each in asked.put.upserts))
+
+    def take_away(self, refused: Iterable[Refusal]) -> None:
+        """A newborn worker cannot take these, though control planes brought them: they are in force nowhere."""
+        get = self.node.configuration.get
+        for each in refused:
+            self.node.journal.error("a resource of a control plane goes", kind=each.kind.name, name=each.name, error=each.error)
+        removes = [key for each in refused if (there := get(key := (each.kind, each.name))) is not None and is_brought(there)]
+        if removes:
+            self._put_as(Asked(PutResources(id=0, removes=removes), OURSELVES))
+
+    def _begin_puts(self) -> None:
+        while self._puts and not self.busy:
+            self._begin_put(self._puts.popleft())
+
+    def _begin_put(self, asked: Asked) -> None:
+        node = self.node
+        upserts, removes, left = plan(asked.put, node.configuration.get)
+        for kind, name in left:
+            node.journal.warning("a control plane cannot change what the file has", kind=kind.name, name=name)
+        fresh = [unpack(each) for each in upserts if each.kind is ResourceKind.LISTENER]
+        other = {each.name for each in fresh} | {name for kind, name in removes if kind is ResourceKind.LISTENER}
+        unbound = node.bindings.bind_each([each for each in node.configuration.listeners() if each.name not in other], fresh)
+        asked = asked.without(Refusal(ResourceKind.LISTENER, name, error) for name, error in unbound.items())
+        upserts = [each for each in upserts if each.kind is not ResourceKind.LISTENER or each.name not in unbound]
+        change, full = node.configuration.prepare_each(upserts, removes)
+        asked = asked.without(full)
+        resocketed = self._resocketed(change)
+        if not change.upserts and not change.removes:
+            self._conclude_empty(asked)
+            return
+        node.configuration.note_rows(change)
+        self.keeper.tell(change.for_agent())
+        now_s = monotonic_s()
+        self._underway = Underway(change, resocketed, [], None, warm_by_s=now_s, asked=asked)
+        if all(each.kind in AT_ONCE for each in change.upserts) and all(kind in AT_ONCE for kind, _ in change.removes):
+            self.crew.configure(change.for_workers(), [])
+            self._conclude(self._underway, Rollout(change.version, now_s, set()))
+        else:
+            self.tick(now_s)
+
+    def _conclude_empty(self, asked: Asked) -> None:
+        self.node.bindings.close(self.node.bindings.unwanted(self.node.configuration.listeners()))
+        self._answer(asked)
+
+    def _conclude_put(self, underway: Underway, rollout: Rollout, asked: Asked) -> None:
+        node, change = self.node, underway.change
+        if rollout.refusals:
+            self._withdraw(underway)
+            blamed = {(each.kind, each.name): each for each in rollout.blamed}
+            ours = [blamed[key] for each in change.upserts if (key := (each.kind, each.name)) in blamed]
+            # Where no worker can tell what is to blame, all of it is.
+            self._begin_put(asked.without(ours or [Refusal(each.kind, each.name, rollout.refusals[0]) for each in change.upserts]))
+            return
+        self._commit(change)
+        node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
+        if any(each.kind is ResourceKind.LISTENER for each in change.upserts) or any(kind is ResourceKind.LISTENER for kind, _ in change.removes):
+            self.crew.steer(force=True)
+            self.keeper.tell_state()
+        self._answer(asked)
+        self._put_waiting()
+        self._ask_waiting()
+        self._begin_puts()
+
+    def _answer(self, asked: Asked) -> None:
+        for each in asked.refused:
+            self.node.journal.error("a control plane's resource is refused", kind=each.kind.name, name=each.name, error=each.error)
+        if asked.agent == self.node.agent.pid and asked.put.id:
+            self.keeper.tell(PutAnswer(id=asked.put.id, refused=asked.refused))
 
     # ---- small changes from elsewhere ----
 
@@ -276,14 +391,10 @@ class Reloader:
         elif len(self._put) < MAX_WAITING:
             self._put[put.resource.kind, put.resource.name] = put.resource
 
-    def stop_listening(self, names: list[str]) -> list[str]:
-        """Takes listeners (all, if none is named) away without a new configuration. Gives the names that are not there."""
-        there = {each.name for each in self.node.configuration.listeners()}
-        if unknown := sorted(set(names) - there):
-            return unknown
-        self._change([], [(ResourceKind.LISTENER, name) for name in names or there])
+    def stop_listening(self, names: list[str]) -> None:
+        """Takes listeners away without a new configuration; those that are gone already are passed over."""
+        self._change([], [(ResourceKind.LISTENER, name) for name in names])
         self.node.bindings.close(self.node.bindings.unwanted(self.node.configuration.listeners()))
-        return []
 
     def set_log_level(self, level: str) -> None:
         """Until the next reload, which sets what the configuration says."""

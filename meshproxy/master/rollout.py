@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from meshproxy.ipc.messages import Refusal
+
 
 @dataclass
 class Rollout:
@@ -17,10 +19,13 @@ class Rollout:
     deadline_s: float
     waiting: set[int]
     refusals: list[str] = field(default_factory=list)
+    blamed: list[Refusal] = field(default_factory=list)
+    """The resources that are to blame, where a worker could tell."""
 
-    def applied(self, pid: int, error: str) -> None:
+    def applied(self, pid: int, error: str, blamed: Iterable[Refusal] = ()) -> None:
         if error and pid in self.waiting:
             self.refusals.append(error)
+            self.blamed += blamed
         self.waiting.discard(pid)
 
     def gone(self, pid: int) -> None:

@@ -18,11 +18,12 @@ from meshproxy.master.journal import Journal
 from meshproxy.master.listeners import Bindings
 from meshproxy.master.loader import Loaded, Refused, load_now
 from meshproxy.master.node import Command, Node
+from meshproxy.master.puts import keep
 from meshproxy.master.rollout import Retirement
 from meshproxy.master.slots import SlotTable
 from meshproxy.master.systemd import Notifier
 from meshproxy.master.upgrade import Inheritance
-from meshproxy.model import ResourceKind
+from meshproxy.model import HttpConnectionManager, Listener, ResourceKind, Secret
 from meshproxy.model.snapshot import unpack
 from meshproxy.scoreboard.blocks import PREDECESSOR, BlockAllocator
 from meshproxy.scoreboard.region import Region
@@ -65,6 +66,8 @@ def prepare(
     path = legacy.control_path if legacy else control_path(command.control or loaded.process.control, command.env, os.getuid())
     control_fd = legacy.control_fd if legacy else open_control(path, who)
     node = _node(command, journal, loaded, legacy, who, path, len(lanes))
+    if legacy is not None:
+        _add_brought(node, loaded, legacy)
     try:
         _bind(node, loaded, lanes, legacy, systemd_fds)
         cold = _configure(node, loaded, legacy)
@@ -82,6 +85,15 @@ def prepare(
             admin_socket.install(node, admin_socket.NONE)
         raise
     return Start(node, control_fd, lanes, asked, wanted, legacy.pages if legacy else [], cold)
+
+
+def _add_brought(node: Node, loaded: Loaded, legacy: Inheritance) -> None:
+    """What control planes brought to the former master is there from the beginning."""
+    kept = keep(legacy.brought, loaded.resources, loaded.settings, node.bindings.taken)
+    names = {(each.kind, each.name) for each in kept.resources}
+    loaded.resources = [each for each in loaded.resources if (each.kind, each.name) not in names] + kept.resources
+    for text in kept.told:
+        node.journal.warning("what a control plane brought goes", about=text)
 
 
 def write_pid_file(node: Node) -> None:
@@ -138,7 +150,7 @@ def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> list[s
     """The first configuration; gives its clusters that wait for the agent. Over an upgrade none do: a new master has no agent yet."""
     configuration = node.configuration
     change = configuration.prepare_all(loaded.resources, loaded.settings, loaded.process)
-    cold = [] if legacy else configuration.cold(change.upserts)
+    cold = [] if legacy else configuration.cold(change.upserts) + _asked_of_control_planes(loaded)
     configuration.commit(change)
     if legacy:
         clusters = {each.name for each in loaded.resources if each.kind is ResourceKind.CLUSTER and unpack(each).discovery != "static"}
@@ -152,14 +164,29 @@ def _configure(node: Node, loaded: Loaded, legacy: Inheritance | None) -> list[s
     return cold
 
 
+def _asked_of_control_planes(loaded: Loaded) -> list[str]:
+    """What of the node is not in its file: for the log, should it be waited for too long."""
+    asked = [name for name in ("cds", "lds") if getattr(loaded.settings.dynamic, name) is not None]
+    for each in loaded.resources:
+        value = unpack(each)
+        if isinstance(value, Listener):
+            managers = (chain.terminal for chain in value.all_chains if isinstance(chain.terminal, HttpConnectionManager))
+            asked += [f"rds {manager.route_table}" for manager in managers if manager.rds is not None]
+        elif isinstance(value, Secret) and value.source is not None and value.value is None:
+            asked.append(f"sds {value.sds_name or value.name}")
+    return asked
+
+
 def _drop(node: Node, who: privileges.Identity) -> None:
     spec = importlib.util.find_spec("gevent")
     must_read = [os.__file__, meshproxy.__file__ or "", node.command.config_path, (spec.origin if spec else "") or ""]
     secrets = [unpack(each) for each in node.configuration.resources() if each.kind is ResourceKind.SECRET]
     must_read += [file for secret in secrets for file in secret.files.named]
-    keep = [privileges.CAP_NET_BIND_SERVICE] if node.bindings.has_privileged_ports() else []
-    keep += [privileges.CAP_NET_RAW] if node.bindings.has_transparent() else []
-    if unreadable := privileges.drop(who, keep, [path for path in must_read if path]):
+    # A control plane may bring a listener with any port later.
+    any_port = node.bindings.has_privileged_ports() or node.configuration.settings.dynamic.lds is not None
+    capabilities = [privileges.CAP_NET_BIND_SERVICE] if any_port else []
+    capabilities += [privileges.CAP_NET_RAW] if node.bindings.has_transparent() else []
+    if unreadable := privileges.drop(who, capabilities, [path for path in must_read if path]):
         node.journal.warning("the user cannot read what the node needs, so the master keeps CAP_DAC_READ_SEARCH",
                              user=who.name, files=" ".join(unreadable), remedy="install where every user may read, and let the user read keys: else they are not followed")
 

@@ -73,6 +73,8 @@ class Inheritance(msgspec.Struct, kw_only=True):
     endpoints: list[Resource]
     """What the agent has found, so that no cluster is empty until it is found again."""
     since_unix_s: float
+    brought: list[Resource] = []
+    """What control planes brought, so that a new master has it at once."""
     ticket_root: bytes = b""
     idle: bool = False
     """The new master and its children give way to all others until they are ready."""

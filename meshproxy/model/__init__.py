@@ -16,16 +16,22 @@ from meshproxy.model.connection_filters import (
     NetworkDirectResponse,
     NetworkRbac,
     OriginalDst,
-    Policy,
     ProxyProtocol,
-    RbacRules,
-    Rule,
     SniCluster,
     TcpCluster,
     TcpProxy,
     TlsInspector,
 )
-from meshproxy.model.discovery import ConsulServer, ConsulService, DnsSrv, EndpointFiles, Source
+from meshproxy.model.discovery import (
+    ConsulNode,
+    ConsulRegistration,
+    ConsulServer,
+    ConsulService,
+    DnsSrv,
+    EdsSource,
+    EndpointFiles,
+    Source,
+)
 from meshproxy.model.http2 import Http2Settings, KeepAlive
 from meshproxy.model.listener import (
     ChainMatch,
@@ -35,9 +41,11 @@ from meshproxy.model.listener import (
     GrpcStats,
     GrpcWeb,
     HttpConnectionManager,
+    HttpRbac,
     Listener,
     PythonFilter,
 )
+from meshproxy.model.rbac import Policy, RbacRules, Rule
 from meshproxy.model.route import (
     DirectResponse,
     ForwardAction,
@@ -53,7 +61,7 @@ from meshproxy.model.route import (
     VirtualHost,
     WeightedCluster,
 )
-from meshproxy.model.snapshot import Admin, Node, Process, Resource, ResourceKind, Snapshot, Stats, StatsSink
+from meshproxy.model.snapshot import Admin, Node, Process, Resource, ResourceKind, Snapshot, Stats, StatsSink, StatsTag
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import (
     Certificate,
@@ -69,15 +77,17 @@ from meshproxy.model.tls import (
     UpstreamTls,
 )
 from meshproxy.model.tracing import CustomTag, Decorator, RouteTracing, Tracing
+from meshproxy.model.xds import ConfigSource, Dynamic, GrpcService
 
 __all__ = [
-    "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConnectionFilter",
-    "ConnectionLimit", "ConsulServer", "ConsulService", "CustomTag", "Decorator", "DirectResponse", "DnsSrv", "DownstreamTls", "Echo",
-    "Endpoint", "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcStats", "GrpcWeb",
-    "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "KeepAlive", "KeyLog",
+    "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConfigSource",
+    "ConnectionFilter", "ConnectionLimit", "ConsulNode", "ConsulRegistration", "ConsulServer", "ConsulService", "CustomTag",
+    "Decorator", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo", "EdsSource", "Endpoint", "EndpointFiles",
+    "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats", "GrpcWeb", "HeaderMatch",
+    "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive", "KeyLog",
     "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
     "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
     "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "RouteTracing", "Rule", "SanMatch", "Secret", "SecretFiles",
-    "Snapshot", "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys",
-    "TlsInspector", "TlsParameters", "Tracing", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
+    "Snapshot", "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StatsTag", "StringMatch", "TcpCluster", "TcpProxy",
+    "TicketKeys", "TlsInspector", "TlsParameters", "Tracing", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from meshproxy.model.route import StringMatch
+from meshproxy.model.rbac import RbacRules
 from meshproxy.model.telemetry import AccessLog
 
 # -- listener filters
@@ -60,39 +60,6 @@ class LocalRateLimit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     fill_interval_s: float = 1.0
     share_key: str = ""
     """Filters with the same key share one bucket; "" = the filter has its own."""
-
-
-class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A condition of network RBAC: a permission or a principal. Exactly what `kind` names is set.
-
-    any | all (`rules`) | one_of (`rules`) | not (`rules[0]`) | destination_ip, source_ip, direct_remote_ip, remote_ip (`range`, CIDR) |
-    destination_port (`ports`, [first, last]) | server_name (`match`) | authenticated (`match` on the peer's URI or DNS SAN or subject;
-    None = any client with a valid certificate)
-    """
-
-    kind: Literal[
-        "any", "all", "one_of", "not", "destination_ip", "destination_port", "server_name", "source_ip", "direct_remote_ip", "remote_ip",
-        "authenticated",
-    ]
-    rules: tuple[Rule, ...] = ()
-    range: str = ""
-    ports: tuple[int, int] = (0, 0)
-    match: StringMatch | None = None
-
-
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """Who (`principals`, one is enough) may do what (`permissions`, one is enough)."""
-
-    name: str
-    permissions: tuple[Rule, ...]
-    principals: tuple[Rule, ...]
-
-
-class RbacRules(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`allow`: who matches a policy passes; `deny`: who matches one does not; `log`: everybody passes."""
-
-    action: Literal["allow", "deny", "log"] = "allow"
-    policies: tuple[Policy, ...] = ()
 
 
 class NetworkRbac(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="rbac"):

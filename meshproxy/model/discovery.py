@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from meshproxy.model.address import Address, SocketAddress
+from meshproxy.model.xds import ConfigSource, config_source_name, without_metadata
 
 
 class ConsulServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,6 +25,39 @@ class ConsulServer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     key_file: str = ""
     server_name: str = ""
     """The name that its certificate must have; "" = the address's host."""
+
+
+class ConsulRegistration(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A service that the node tells Consul it is."""
+
+    service: str
+    id: str = ""
+    """"" = `<service>-<the node's id, or the host's name>`."""
+    listener: str = ""
+    """Whose address and port it has, and with which it comes and goes; "" = of none, the node's as a whole."""
+    address: str = ""
+    """"" = the listener's; where that is a wildcard, none is told and Consul's own node counts."""
+    port: int = 0
+    """0 = the listener's."""
+    tags: tuple[str, ...] = ()
+    meta: dict[str, str] = {}
+    weight: int = 1
+    warning_weight: int = 1
+    checks: tuple[Literal["ttl", "ready", "tcp"], ...] = ("ttl",)
+    """`ttl`: told by the agent; `ready`: Consul asks the admin API; `tcp`: Consul connects to the listener."""
+    interval_s: float = 10.0
+    """Between looks whether it is still registered, and between checks; three of them make the time to live."""
+    deregister_after_s: float = 3600.0
+    """Consul takes it out when its checks are critical for so long; 0 = never."""
+    leave_wait_s: float = 1.0
+    """How long connections are still taken after it was deregistered, so that those who watch hear of it."""
+
+
+class ConsulNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The node's own Consul, and what the node has to do with it besides looking for endpoints."""
+
+    server: ConsulServer = ConsulServer()
+    services: tuple[ConsulRegistration, ...] = ()
 
 
 class ConsulService(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="consul"):
@@ -60,18 +94,42 @@ class EndpointFiles(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     globs: tuple[str, ...]
 
 
-Source = ConsulService | DnsSrv | EndpointFiles
+class EdsSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="eds"):
+    """What a control plane says of the endpoints of a service (a ClusterLoadAssignment)."""
+
+    service: str = ""
+    """Its name there; "" = the cluster's."""
+    source: ConfigSource = ConfigSource()
+
+
+Source = ConsulService | DnsSrv | EndpointFiles | EdsSource
 
 
 def without_token(source: Source) -> Source:
     """The source as it may be shown."""
     if isinstance(source, ConsulService) and source.server is not None and source.server.token:
-        return msgspec.structs.replace(source, server=msgspec.structs.replace(source.server, token="[redacted]"))
+        return msgspec.structs.replace(source, server=_hidden(source.server))
+    if isinstance(source, EdsSource):
+        return msgspec.structs.replace(source, source=without_metadata(source.source))
     return source
 
 
+def node_without_token(consul: ConsulNode | None) -> ConsulNode | None:
+    """The node's Consul as it may be shown."""
+    if consul is None or not consul.server.token:
+        return consul
+    return msgspec.structs.replace(consul, server=_hidden(consul.server))
+
+
+def _hidden(server: ConsulServer) -> ConsulServer:
+    return msgspec.structs.replace(server, token="[redacted]")
+
+
 def source_name(source: Source) -> str:
-    """For logs and pages: `consul web`, `dns_srv _web._tcp.example`, `files /etc/x/*.yaml`."""
+    """For logs and pages: `consul web`, `dns_srv _web._tcp.example`, `files /etc/x/*.yaml`, `eds web by ads`."""
     if isinstance(source, ConsulService):
         return f"consul {source.service}" if source.service else f"consul query {source.prepared_query}"
+    if isinstance(source, EdsSource):
+        by = config_source_name(source.source)
+        return f"eds {source.service} by {by}" if source.service else f"eds by {by}"
     return f"dns_srv {source.name}" if isinstance(source, DnsSrv) else f"files {' '.join(source.globs)}"

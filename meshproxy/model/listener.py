@@ -9,9 +9,11 @@ import msgspec
 from meshproxy.model.address import Address
 from meshproxy.model.connection_filters import ConnectionFilter, Echo, ListenerFilter, NetworkDirectResponse, TcpProxy
 from meshproxy.model.http2 import Http2Settings
+from meshproxy.model.rbac import RbacRules
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import DownstreamTls
 from meshproxy.model.tracing import Tracing
+from meshproxy.model.xds import ConfigSource
 
 
 class PythonFilter(msgspec.Struct, frozen=True, kw_only=True, tag="python"):
@@ -42,7 +44,17 @@ class GrpcHttp1Bridge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     """`application/x-protobuf` becomes a gRPC message, and back."""
 
 
-HttpFilter = PythonFilter | GrpcStats | GrpcWeb | GrpcHttp1Bridge
+class HttpRbac(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="rbac"):
+    """Which requests may pass, by path, headers, addresses and certificate; the others get 403. `shadow` is only counted."""
+
+    rules: RbacRules | None = None
+    shadow: RbacRules | None = None
+    stat_prefix: str = ""
+    """Metrics are `http.<the connection manager's>.rbac.<this>.*`."""
+    shadow_stat_prefix: str = ""
+
+
+HttpFilter = PythonFilter | GrpcStats | GrpcWeb | GrpcHttp1Bridge | HttpRbac
 
 
 class ClientCertHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,6 +74,8 @@ class HttpConnectionManager(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     stat_prefix: str
     route_table: str
     """Name of a RouteTable resource."""
+    rds: ConfigSource | None = None
+    """Whom the route table is asked of; None = it is there with the listener."""
     codec: Literal["auto", "http1", "http2"] = "auto"
     """`auto`: by ALPN, else by the first bytes."""
     http2: Http2Settings = Http2Settings()

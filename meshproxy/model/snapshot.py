@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 
 from meshproxy.model.address import Address
 from meshproxy.model.cluster import Cluster, EndpointSet
+from meshproxy.model.discovery import ConsulNode
 from meshproxy.model.listener import FilterChain, HttpConnectionManager, Listener
 from meshproxy.model.route import RouteTable
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import Secret
+from meshproxy.model.xds import Dynamic, without_metadata
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who this proxy says it is."""
+    """Who this proxy says it is. What is empty of the user agent is told as what it is."""
 
     id: str = ""
     cluster: str = ""
@@ -24,6 +27,12 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     zone: str = ""
     sub_zone: str = ""
     metadata: dict = {}
+    user_agent_name: str = ""
+    user_agent_version: str = ""
+    user_agent_build_version: str = ""
+    """`major.minor.patch`; one of the two is told."""
+    client_features: tuple[str, ...] = ()
+    """Told beside those that it has anyway."""
 
 
 class Admin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,11 +56,22 @@ class StatsSink(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """1500 of Ethernet less IPv6 and UDP headers, rounded as statsd's own documents advise."""
 
 
+class StatsTag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tag of metrics besides Envoy's own: `value` on all, or what `regex` finds in the name that metrics of a thing begin with
+    (`cluster.web.`): its second group, else its first. One of the two is set; nothing found or an empty text is no tag."""
+
+    name: str
+    value: str = ""
+    regex: str = ""
+
+
 class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is done with metrics."""
 
     sinks: tuple[StatsSink, ...] = ()
     flush_interval_s: float = 5.0
+    tags: tuple[StatsTag, ...] = ()
+    """In dialects that have tags."""
     histogram_buckets_ms: tuple[float, ...] = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
     """Upper bounds in Prometheus text; Envoy's."""
 
@@ -86,6 +106,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: Node = Node()
     stats: Stats = Stats()
     process: Process = Process()
+    consul: ConsulNode | None = None
+    """The node's own Consul, where it has one."""
+    dynamic: Dynamic = Dynamic()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -103,13 +126,15 @@ class Resource(msgspec.Struct, frozen=True, array_like=True):
     """One resource as it travels and as the master keeps it: opaque bytes by (kind, name).
 
     `body` is msgpack of the model struct (Secret, Cluster, EndpointSet, RouteTable, Listener). `blocks` maps what the resource counts
-    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master.
+    to its place in the scoreboard's pages (`scoreboard.blocks`), given out by the master. `origin` "xds": a control plane brought it, so
+    it outlives a reload of the file.
     """
 
     kind: ResourceKind
     name: str
     body: bytes
     blocks: dict[str, int] = {}
+    origin: Literal["", "xds"] = ""
 
 
 BODY_TYPES: dict[ResourceKind, type] = {
@@ -138,32 +163,51 @@ def resources_of(snapshot: Snapshot) -> list[Resource]:
     listed = [pack(ResourceKind.SECRET, secret.name, secret) for secret in snapshot.secrets]
     listed += [pack(ResourceKind.CLUSTER, cluster.name, cluster) for cluster in snapshot.clusters]
     listed += [pack(ResourceKind.ROUTE_TABLE, table.name, table) for table in snapshot.route_tables]
-    listed += [pack(ResourceKind.LISTENER, listener.name, _signed(listener, snapshot.node)) for listener in snapshot.listeners]
+    listed += [pack(ResourceKind.LISTENER, listener.name, signed(listener, snapshot.node)) for listener in snapshot.listeners]
     return listed
 
 
 def as_written(listener: Listener) -> Listener:
-    """A resource's listener as a file says it: without what `resources_of` has filled in."""
-    return _signed(listener, Node())
+    """A resource's listener as a file says it, to be shown: without what `resources_of` has filled in."""
+    return without_call_metadata(signed(listener, Node()))
 
 
-def _signed(listener: Listener, node: Node) -> Listener:
+def without_call_metadata(listener: Listener) -> Listener:
+    """The listener as it may be shown: calls for its routes may have tokens."""
+    return _with_terminals(listener, lambda manager: (
+        msgspec.structs.replace(manager, rds=without_metadata(manager.rds)) if manager.rds is not None else manager
+    ))
+
+
+def signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
     managers = [chain.terminal for chain in listener.all_chains if isinstance(chain.terminal, HttpConnectionManager)]
     if not any(manager.add_user_agent or manager.tracing is not None for manager in managers):
         return listener
-    chains = tuple(_signed_chain(chain, node) for chain in listener.chains)
-    default = listener.default_chain and _signed_chain(listener.default_chain, node)
+    return _with_terminals(listener, lambda manager: _signed_manager(manager, node))
+
+
+def _signed_manager(manager: HttpConnectionManager, node: Node) -> HttpConnectionManager:
+    changes: dict[str, Any] = {}
+    if manager.add_user_agent:
+        changes.update(user_agent=node.cluster, service_node=node.id)
+    if manager.tracing is not None:
+        changes["tracing"] = msgspec.structs.replace(
+            manager.tracing, node_id=node.id, node_cluster=node.cluster, node_zone=node.zone
+        )
+    return msgspec.structs.replace(manager, **changes) if changes else manager
+
+
+def _with_terminals(listener: Listener, change: Callable[[HttpConnectionManager], HttpConnectionManager]) -> Listener:
+    """The listener with other connection managers."""
+
+    def changed(chain: FilterChain) -> FilterChain:
+        terminal = chain.terminal
+        made = change(terminal) if isinstance(terminal, HttpConnectionManager) else terminal
+        return msgspec.structs.replace(chain, terminal=made) if made is not terminal else chain
+
+    chains = tuple(map(changed, listener.chains))
+    default = changed(listener.default_chain) if listener.default_chain is not None else None
+    if default is listener.default_chain and all(one is other for one, other in zip(chains, listener.chains, strict=True)):
+        return listener
     return msgspec.structs.replace(listener, chains=chains, default_chain=default)
-
-
-def _signed_chain(chain: FilterChain, node: Node) -> FilterChain:
-    if not isinstance(chain.terminal, HttpConnectionManager):
-        return chain
-    terminal = chain.terminal
-    if terminal.add_user_agent:
-        terminal = msgspec.structs.replace(terminal, user_agent=node.cluster, service_node=node.id)
-    if terminal.tracing is not None:
-        named = msgspec.structs.replace(terminal.tracing, node_id=node.id, node_cluster=node.cluster, node_zone=node.zone)
-        terminal = msgspec.structs.replace(terminal, tracing=named)
-    return msgspec.structs.replace(chain, terminal=terminal)

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from meshproxy.model.route import StringMatch
+from meshproxy.model.xds import ConfigSource, without_metadata
 
 _REDACTED = b"[redacted] sha256:"
 
@@ -68,6 +69,12 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     value: Certificate | TrustedCa | TicketKeys | None = None
     files: SecretFiles = SecretFiles()
+    source: ConfigSource | None = None
+    """Whom it is asked of (SDS); None = it is there, or in files."""
+    sds_name: str = ""
+    """The name that it is asked by; "" = it has no source."""
+    has_rules: bool = False
+    """The validation context that this CA is of says more than whom to trust; what names it has the rest."""
 
 
 def without_keys(secret: Secret) -> Secret:
@@ -77,7 +84,8 @@ def without_keys(secret: Secret) -> Secret:
         value = msgspec.structs.replace(value, key_pem=_digest(value.key_pem), passphrase=b"")
     elif isinstance(value, TicketKeys):
         value = TicketKeys(keys=tuple(map(_digest, value.keys)))
-    return msgspec.structs.replace(secret, value=value)
+    source = without_metadata(secret.source) if secret.source is not None else None
+    return msgspec.structs.replace(secret, value=value, source=source)
 
 
 def _digest(private: bytes) -> bytes:

@@ -2,13 +2,14 @@
 
 import re
 
-from libc.stdint cimport uint32_t
-from meshproxy.codecs.http1 cimport HeaderField
+from meshproxy.codecs.http1 cimport HEADER_X_FORWARDED_CLIENT_CERT, HeaderField
 from meshproxy.proxy.connection cimport TlsFacts
-from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
+from meshproxy.proxy.headers cimport drop_known
+from meshproxy.proxy.lines cimport lines_add, lines_raw
 
 CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
 """A certificate says what its maker liked; a header's value is one line (RFC 9110 5.5)."""
+SEPARATORS = re.compile(rb'[,;="]')
 MODES = ("sanitize", "forward_only", "append_forward", "sanitize_set", "always_forward_only")
 
 cdef enum:
@@ -27,7 +28,7 @@ cdef class ClientCertRule:
         if self.mode == CERT_ALWAYS_FORWARD_ONLY:
             return
         if self.mode == CERT_SANITIZE or facts is None or not facts.presented:
-            take_out(bytes, head, NULL)
+            drop_known(head, HEADER_X_FORWARDED_CLIENT_CERT)
             return
         if self.mode == CERT_FORWARD_ONLY:
             return
@@ -35,30 +36,35 @@ cdef class ClientCertRule:
             facts.forwarded = said(self, facts)
             facts.forwarded_by = self
         if self.mode == CERT_SANITIZE_SET:
-            take_out(bytes, head, NULL)
+            drop_known(head, HEADER_X_FORWARDED_CLIENT_CERT)
             lines_add(lines, NAME, NAME_LENGTH, <const char *>facts.forwarded, len(facts.forwarded))
             return
         lines_raw(lines, b"x-forwarded-client-cert: ", 25)
-        take_out(bytes, head, lines)
+        take_over(bytes, head, lines)
         lines_raw(lines, <const char *>facts.forwarded, len(facts.forwarded))
         lines_raw(lines, b"\r\n", 2)
 
 
-cdef void take_out(const char *bytes, Head *head, Lines *into) except *:
-    """Drop the header that came; its values go, each with a comma behind it, to `into` if that is given."""
+cdef void take_over(const char *bytes, Head *head, Lines *into) except *:
+    """Drop the header that came; its values go, each with a comma behind it, to `into`."""
     cdef HeaderField *field
-    cdef uint32_t i
-    for i in range(head.count):
+    cdef int i = head.known[HEADER_X_FORWARDED_CLIENT_CERT]
+    while 0 <= i < head.count:
         field = &head.fields[i]
-        if field.name_length == NAME_LENGTH and not field.hop_by_hop and strncasecmp(bytes + field.name_at, NAME, NAME_LENGTH) == 0:
+        if field.id == HEADER_X_FORWARDED_CLIENT_CERT and not field.hop_by_hop:
             field.hop_by_hop = 1
-            if into != NULL:
-                lines_raw(into, bytes + field.value_at, field.value_length)
-                lines_raw(into, b",", 1)
+            lines_raw(into, bytes + field.value_at, field.value_length)
+            lines_raw(into, b",", 1)
+        i += 1
 
 
 def percent(found):
     return b"%%%02X" % found[0][0]
+
+
+def quoted(value: bytes) -> bytes:
+    """A value of an element, in double quotes where it would not be read back as one: a name must not look like elements of its own."""
+    return b'"' + value.replace(b'"', b'\\"') + b'"' if SEPARATORS.search(value) else value
 
 
 cdef bytes said(ClientCertRule rule, TlsFacts facts):
@@ -67,7 +73,7 @@ cdef bytes said(ClientCertRule rule, TlsFacts facts):
     if not facts.loaded:
         facts.load()
     if facts.local_uri_sans:
-        parts.append(b"By=" + facts.local_uri_sans[0])
+        parts.append(b"By=" + quoted(facts.local_uri_sans[0]))
     parts.append(b"Hash=" + facts.fingerprint_256)
     if rule.cert:
         parts.append(b'Cert="' + facts.pem + b'"')
@@ -76,7 +82,7 @@ cdef bytes said(ClientCertRule rule, TlsFacts facts):
     if rule.subject:
         parts.append(b'Subject="' + facts.subject + b'"')        # RFC 2253 has put a backslash before quotes
     if rule.uri:
-        parts += [b"URI=" + uri for uri in facts.uri_sans] or [b"URI="]
+        parts += [b"URI=" + quoted(uri) for uri in facts.uri_sans] or [b"URI="]
     if rule.dns:
-        parts += [b"DNS=" + name for name in facts.dns_sans]
+        parts += [b"DNS=" + quoted(name) for name in facts.dns_sans]
     return CONTROLS.sub(percent, b";".join(parts))

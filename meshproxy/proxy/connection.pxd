@@ -35,11 +35,11 @@ cdef class ConnectionInfo:
     cdef IpPort remote                   # the client: the socket's peer, or who a PROXY header names
     cdef IpPort direct_remote            # the socket's peer
     cdef IpPort local                    # where the client meant to go; `family` 0 until somebody needed it
-    cdef bint local_restored             # by original_dst or a PROXY header: not the socket's own
     cdef char remote_ip[48]              # text, for x-forwarded-for
     cdef size_t remote_ip_length
     cdef bytes local_address             # text, "ip:port" or a path; None until somebody needed it
     cdef int64_t id, opened_us
+    cdef bint admitted                   # by all connection filters, which are to be told when it is gone
     cdef int fd                          # the socket while the connection is open, else -1
     cdef set own_pools                   # of workers.pool.HostPool: connections to endpoints for this client alone; None = none
     cdef int http_version                # of HTTP/1 the minor one, 2 = HTTP/2; -1 = no request came, or it is not HTTP

@@ -81,6 +81,9 @@ cdef class FilterRunner:
 
 cdef class FilterMaker:
     """A compiled filter as it is configured."""
+    # It decides who may pass, and has a part only in a request that may not. It is asked about tunnels too, which are no message to the
+    # others.
+    cdef bint decides
     # Its part in an exchange; None: it does not care about this request.
     cdef StreamFilter make(self, Exchange exchange)
 
@@ -201,6 +204,7 @@ cdef class Exchange(Actor):
     cdef int outcome
     cdef uint64_t flags
     cdef bytes failure_reason            # of the transport, for the log
+    cdef bytes details                   # the log's words where an answer has words of its own; None = the outcome's
 
     # tries
     cdef int attempts, retries_left

@@ -275,9 +275,9 @@ cdef class Exchange(Actor):
         cdef char *early = self.body
         cdef size_t length = self.body_length, capacity = self.body_capacity
         cdef bytes trailers = self.request_trailers
-        if self.wants_upgrade:
-            return True                          # a tunnel is not a message
         for maker in self.config.stream_filters:
+            if self.wants_upgrade and not (<FilterMaker>maker).decides:
+                continue                         # a tunnel is not a message
             each = (<FilterMaker>maker).make(self)
             if each is None:
                 continue
@@ -288,6 +288,8 @@ cdef class Exchange(Actor):
             else:
                 self.last_filter.upward = each
             self.last_filter = each
+            if (<FilterMaker>maker).decides:
+                break                            # it says no: the others never hear of the request
         each = self.first_filter
         if each is None:
             return True
@@ -896,7 +898,7 @@ cdef class Exchange(Actor):
             each = below
         self.first_filter = self.last_filter = None
         self.request_trailers = None
-        self.failure_reason = None
+        self.failure_reason = self.details = None
         self.grpc_status = self.grpc_message = None
         self.grpc = self.request_complete = self.request_passed = self.request_paused = self.expects_continue = False
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False

@@ -37,6 +37,7 @@ cdef enum Outcome:
     DIRECT
     REDIRECTED
     BY_FILTER
+    ACCESS_DENIED
     FILTER_FAILED
     OUTCOME_COUNT
 

@@ -66,6 +66,7 @@ row(CLIENT_GONE, 0, b"", FLAG_DOWNSTREAM_CONNECTION_TERMINATION, b"downstream_re
 row(DIRECT, 0, b"", 0, b"direct_response")
 row(REDIRECTED, 0, b"", 0, b"direct_response")
 row(BY_FILTER, 0, b"", 0, b"filter_response")
+row(ACCESS_DENIED, 403, b"RBAC: access denied", 0, b"rbac_access_denied_matched_policy[none]")
 row(FILTER_FAILED, 500, b"Internal Server Error", 0, b"filter_error")
 
 

@@ -73,7 +73,10 @@ cdef void describe(Exchange x, Facts *facts) except *:
     facts.added_length = x.request_lines.length
     facts.status = x.status
     facts.flags = x.flags
-    set_text(&facts.code_details, details, strlen(details))
+    if x.details is not None:
+        set_text(&facts.code_details, <const char *>x.details, len(x.details))
+    else:
+        set_text(&facts.code_details, details, strlen(details))
     facts.start_unix_us = x.start_us + x.runtime.unix_offset_us
     facts.request_end_us = since(x, x.request_end_us)
     facts.upstream_start_us = since(x, x.upstream_start_us)

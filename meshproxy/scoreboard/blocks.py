@@ -22,6 +22,7 @@ from meshproxy.model import (
     FilterChain,
     HttpConnectionManager,
     HttpInspector,
+    HttpRbac,
     Listener,
     LocalRateLimit,
     NetworkRbac,
@@ -57,6 +58,8 @@ class _Pool:
         self.keys: dict[int, tuple[str, str]] = {}
         self.holders: dict[int, int] = {}
         self.last_token: dict[int, int] = {}
+        self.touched: set[tuple[str, str]] = set()
+        """Keys that were named first or last since somebody looked."""
 
     def take(self, key: tuple[str, str]) -> int:
         number = self.numbers.get(key)
@@ -65,6 +68,8 @@ class _Pool:
             self.numbers[key] = number
             self.keys[number] = key
             self.holders[number] = 0
+        if self.holders[number] == 0:
+            self.touched.add(key)
         self.holders[number] += 1
         return number
 
@@ -72,6 +77,8 @@ class _Pool:
         """True when this was the last holder; a later drop's token takes the place of an earlier one's."""
         self.holders[number] -= 1
         self.last_token[number] = token
+        if self.holders[number] == 0:
+            self.touched.add(self.keys[number])
         return self.holders[number] == 0
 
     def forget(self, number: int) -> tuple[str, str]:
@@ -174,6 +181,15 @@ class BlockAllocator:
     def rows(self) -> list[Row]:
         """The directory: all blocks that somebody names, in order of their cells, the server's first."""
         return [row for row in self.all_rows() if row[2] == 0 or self._blocks.holders[row[2]]]
+
+    def changed_rows(self) -> dict[tuple[str, str], int | None]:
+        """What of the directory may be other than at the last call: the first cell, or None for what nobody names any more.
+
+        A node has a hundred thousand blocks, and a change touches few of them.
+        """
+        touched, self._blocks.touched = self._blocks.touched, set()
+        numbers, holders = self._blocks.numbers, self._blocks.holders
+        return {key: number if (number := numbers.get(key)) is not None and holders[number] else None for key in touched}
 
     def all_rows(self) -> list[Row]:
         """The same with those that are released and not reclaimed: workers may still count in them."""
@@ -280,8 +296,23 @@ _COUNTED: dict[type, tuple[str, BlockKind]] = {
     TcpProxy: ("tcp", BlockKind.TCP),
     ConnectionLimit: ("connection_limit", BlockKind.CONNECTION_LIMIT),
     LocalRateLimit: ("local_rate_limit", BlockKind.LOCAL_RATE_LIMIT),
-    NetworkRbac: ("rbac", BlockKind.RBAC),
 }
+
+
+def shadow_prefix(row: NetworkRbac) -> str:
+    """`x.rbac.s.`: what the names of its shadow's metrics begin with. Like Envoy's it has no empty part."""
+    return f"{joined_prefix(row.stat_prefix)}rbac.{joined_prefix(row.shadow_stat_prefix)}"
+
+
+def http_rbac_prefixes(manager: HttpConnectionManager, row: HttpRbac) -> tuple[str, str]:
+    """What the names of its metrics begin with, behind `http.`, and those of its shadow's: `x.rbac.r.`, `http.x.rbac.s.`."""
+    first = f"{joined_prefix(manager.stat_prefix)}rbac."
+    return first + joined_prefix(row.stat_prefix), f"http.{first}{joined_prefix(row.shadow_stat_prefix)}"
+
+
+def joined_prefix(prefix: str) -> str:
+    """A prefix as the part of a name, with one dot behind it; "" stays."""
+    return f"{prefix}." if prefix and not prefix.endswith(".") else prefix
 
 
 def _bucket_name(listener: Listener, chain: FilterChain, at: int, row: LocalRateLimit) -> str:
@@ -313,6 +344,15 @@ def _of_listener(listener: Listener) -> Wanted:
             if type(row) in _COUNTED:
                 label, kind = _COUNTED[type(row)]
                 yield f"{label}:{row.stat_prefix}", (kind.name, row.stat_prefix)
+            elif isinstance(row, NetworkRbac):
+                yield f"rbac:{row.stat_prefix}", (BlockKind.RBAC.name, joined_prefix(row.stat_prefix))
+                if row.shadow is not None:
+                    yield f"rbac_shadow:{shadow_prefix(row)}", (BlockKind.RBAC_SHADOW.name, shadow_prefix(row))
+        for row in getattr(chain.terminal, "filters", ()):
+            if isinstance(row, HttpRbac):
+                rules, shadow = http_rbac_prefixes(chain.terminal, row)
+                yield f"http_rbac:{rules}", (BlockKind.HTTP_RBAC.name, rules)
+                yield f"rbac_shadow:{shadow}", (BlockKind.RBAC_SHADOW.name, shadow)
     for label, log in logs_of(listener):
         yield label, ("log", sink_target(log))
     for label, tracing in traces_of(listener):

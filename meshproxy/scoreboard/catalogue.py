@@ -43,7 +43,9 @@ class BlockKind(enum.Enum):
     CONNECTION_LIMIT = "connection_limit.{}."
     LOCAL_RATE_LIMIT = "local_rate_limit.{}."
     TOKEN_BUCKET = "token_bucket.{}."
-    RBAC = "{}.rbac."
+    RBAC = "{}rbac."
+    RBAC_SHADOW = "{}"
+    HTTP_RBAC = "http.{}"
     VHOST = "vhost.{}."
     CLUSTER = "cluster.{}."
     CLUSTER_SSL = "cluster.{}.ssl."
@@ -209,7 +211,6 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("downstream_flow_control_resumed_reading_total", "times reading from the client resumed"),
         _c("idle_timeout", "connections closed for being idle"),
         _c("max_downstream_connection_duration", "connections closed at their longest life"),
-        _c("early_data_received_count_total", "connections whose client sent before the endpoint was connected"),
         _c("upstream_flush_total", "connections that still sent to the endpoint after the client had left"),
         _g("upstream_flush_active", "connections that still send to the endpoint after the client has left"),
     ),
@@ -250,10 +251,16 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
     BlockKind.RBAC: (
         _c("allowed", "connections that passed"),
         _c("denied", "connections refused"),
-        _c("shadow_allowed", "connections that the shadow rules would let pass"),
-        _c("shadow_denied", "connections that the shadow rules would refuse"),
         _c("logged", "connections that a rule of action log matched"),
         _c("not_logged", "connections that no rule of action log matched"),
+    ),
+    BlockKind.RBAC_SHADOW: (
+        _c("shadow_allowed", "connections or requests that the shadow rules would let pass"),
+        _c("shadow_denied", "connections or requests that the shadow rules would refuse"),
+    ),
+    BlockKind.HTTP_RBAC: (
+        _c("allowed", "requests that passed"),
+        _c("denied", "requests refused"),
     ),
     BlockKind.HTTP: (
         _c("downstream_cx_total", "connections"),
@@ -298,7 +305,7 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("downstream_rq_max_duration_reached", "requests ended at their longest life"),
         _c("downstream_rq_overload_close", "requests refused by overload"),
         _c("downstream_rq_too_large", "requests with a body over the limit"),
-        _c("downstream_rq_non_relative_path", "requests with a path that is none"),
+        _c("downstream_rq_non_relative_path", "requests with a target that is none"),
         _c("downstream_rq_ws_on_non_ws_route", "upgrades asked for where none is allowed"),
         _c("downstream_rq_response_before_rq_complete", "responses finished before their request"),
         _c("rq_total", "requests routed"),
@@ -358,7 +365,6 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _c("upstream_rq_per_try_timeout", "tries that timed out"),
         _c("upstream_rq_rx_reset", "requests reset by the endpoint"),
         _c("upstream_rq_tx_reset", "requests reset by us"),
-        _c("upstream_rq_max_duration_reached", "requests ended at their route's longest life"),
         _c("upstream_rq_retry", "retries"),
         _c("upstream_rq_retry_success", "retries that succeeded"),
         _c("upstream_rq_retry_overflow", "retries refused by the breaker or the budget"),

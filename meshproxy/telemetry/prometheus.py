@@ -12,7 +12,7 @@ from meshproxy.scoreboard.catalogue import HISTOGRAM_BUCKETS, BlockKind, MetricT
 from meshproxy.telemetry.histogram import count, cumulative
 from meshproxy.telemetry.stats import LAYOUT, Block, Extra, Reading, Slot, histogram_of, scale_of
 from meshproxy.telemetry.stats_text import Query
-from meshproxy.telemetry.tags import prefix_of, tagged
+from meshproxy.telemetry.tags import TagRules, joined, prefix_of, tagged
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]")
@@ -25,11 +25,12 @@ Value = int | Sequence[int]
 """A number or a histogram's cells."""
 
 
-def text(reading: Reading, query: Query, buckets_ms: Sequence[float]) -> Iterator[str]:
+def text(reading: Reading, query: Query, buckets_ms: Sequence[float], rules: TagRules | None = None) -> Iterator[str]:
     """The page in pieces of some hundred KB at most. All series of a name stand together, as the format wants. `buckets_ms` are
-    histograms' upper bounds."""
+    histograms' upper bounds; `rules` make labels besides Envoy's."""
+    rules = rules or TagRules()
     for kind in BlockKind:
-        blocks = [(block, _labels(kind, block.thing)) for block in reading.blocks if block.kind is kind]
+        blocks = [(block, _labels(kind, block.thing, rules)) for block in reading.blocks if block.kind is kind]
         families: dict[str, list[Slot]] = {}
         for slot in LAYOUT[kind]:
             if slot.type in query.types:
@@ -39,7 +40,7 @@ def text(reading: Reading, query: Query, buckets_ms: Sequence[float]) -> Iterato
             # "responses with status 100" is one of many in its family, whose labels say which.
             first = slots[0]._replace(help=slots[0].help.split(" with ")[0]) if len(slots) > 1 else slots[0]
             yield from _family_text(name, first, series, buckets_ms)
-    yield from _extras_text(reading, query)
+    yield from _extras_text(reading, query, rules)
 
 
 def _series(kind: BlockKind, slot: Slot, blocks: list[tuple[Block, str]], query: Query) -> Iterator[tuple[str, Value]]:
@@ -53,14 +54,14 @@ def _series(kind: BlockKind, slot: Slot, blocks: list[tuple[Block, str]], query:
             yield ",".join(part for part in (row_labels, thing_labels) if part), value
 
 
-def _extras_text(reading: Reading, query: Query) -> Iterator[str]:
+def _extras_text(reading: Reading, query: Query, rules: TagRules) -> Iterator[str]:
     families: dict[str, list[Extra]] = {}
     for extra in reading.extras:
         if extra.type in query.types and (query.filter is None or query.filter.search(prefix_of(extra.kind, extra.thing) + extra.name)):
             families.setdefault(_family(tagged(extra.kind, extra.thing, extra.name).name), []).append(extra)
     for name, extras in families.items():
         first = Slot(0, extras[0].name, extras[0].type, extras[0].help)
-        series = ((_labels_text(tagged(extra.kind, extra.thing, extra.name).tags), extra.value) for extra in extras)
+        series = ((_labels(extra.kind, extra.thing, rules, extra.name), extra.value) for extra in extras)
         yield from _family_text(name, first, series, ())
 
 
@@ -84,9 +85,9 @@ def _family(name: str) -> str:
     return "envoy_" + _NOT_IN_NAMES.sub("_", name)
 
 
-def _labels(kind: BlockKind, thing: str) -> str:
-    """The label that says whose metric it is."""
-    return _labels_text(tagged(kind, thing, "").tags)
+def _labels(kind: BlockKind | None, thing: str, rules: TagRules, row: str = "") -> str:
+    """The labels that say whose metric it is."""
+    return _labels_text(joined(tagged(kind, thing, row).tags, rules.of(kind, thing)))
 
 
 def _labels_text(tags: tuple[tuple[str, str], ...]) -> str:

@@ -61,17 +61,19 @@ def numbers(reading: Reading, query: Query) -> Iterator[Number]:
     extras: dict[str, list[tuple[str, int, MetricType]]] = {}
     for extra in reading.extras:
         extras.setdefault(prefix_of(extra.kind, extra.thing), []).append((extra.name, extra.value, extra.type))
-    blocks = {prefix_of(block.kind, block.thing): block for block in reading.blocks}
+    blocks: dict[str, list[Block]] = {}          # RBAC's rules and their shadow may have one prefix
+    for block in reading.blocks:
+        blocks.setdefault(prefix_of(block.kind, block.thing), []).append(block)
     for prefix in sorted(blocks.keys() | extras.keys()):
-        rows = [*_cells(blocks.get(prefix), query), *((name, value) for name, value, kind in extras.get(prefix, ()) if kind in query.types)]
+        rows = [(name, value) for name, value, kind in extras.get(prefix, ()) if kind in query.types]
+        for block in blocks.get(prefix, ()):
+            rows += _cells(block, query)
         for name, value in sorted(rows):
             if query.filter is None or query.filter.search(prefix + name):
                 yield Number(prefix + name, value)
 
 
-def _cells(block: Block | None, query: Query) -> Iterator[tuple[str, int]]:
-    if block is None:
-        return
+def _cells(block: Block, query: Query) -> Iterator[tuple[str, int]]:
     for slot in LAYOUT[block.kind]:
         if slot.type is MetricType.HISTOGRAM or slot.type not in query.types:
             continue

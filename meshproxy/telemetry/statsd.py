@@ -21,7 +21,7 @@ from meshproxy.model import Address, PipeAddress, StatsSink
 from meshproxy.scoreboard.catalogue import BlockKind, MetricType
 from meshproxy.telemetry.histogram import count, representatives
 from meshproxy.telemetry.stats import COUNTERS, GAUGES, HISTOGRAMS, Delta, Flush, histogram_of, scale_of
-from meshproxy.telemetry.tags import prefix_of, tagged
+from meshproxy.telemetry.tags import TagRules, joined, prefix_of, tagged
 
 MOST_SAMPLES = 32
 """Of one histogram in one flush: three percent of rank, some 1.5 KB."""
@@ -39,8 +39,9 @@ _TRANSIENT = {errno.EAGAIN, errno.ENOBUFS, errno.EINPROGRESS, errno.EALREADY}
 class Lines:
     """Turns a flush into lines in one dialect under one prefix."""
 
-    def __init__(self, dialect: str, prefix: str) -> None:
+    def __init__(self, dialect: str, prefix: str, rules: TagRules | None = None) -> None:
         self._tags = dialect == "dogstatsd"
+        self.rules = rules or TagRules()
         self._prefix = f"{prefix.rstrip('.')}." if prefix else ""
 
     def of(self, flush: Flush) -> Iterator[bytes]:
@@ -74,7 +75,7 @@ class Lines:
         if not self._tags:
             return f"{self._prefix}{_NOT_IN_NAMES.sub('_', prefix_of(kind, thing) + name)}:{value}".encode()
         short, tags = tagged(kind, thing, name)
-        listed = ",".join(f"{tag}:{_NOT_IN_NAMES.sub('_', text)}" for tag, text in tags)
+        listed = ",".join(f"{tag}:{_NOT_IN_NAMES.sub('_', text)}" for tag, text in joined(tags, self.rules.of(kind, thing)))
         return f"{self._prefix}{short}:{value}{'|#' if listed else ''}{listed}".encode()
 
 
@@ -121,6 +122,10 @@ class StatsdExporter:
         self.dropped_lines = 0
         self.dropped_datagrams = 0
         self.connect_failures = 0
+
+    def use(self, rules: TagRules) -> None:
+        """From the next flush on."""
+        self._lines.rules = rules
 
     @property
     def pending(self) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from meshproxy.model import StatsTag
 from meshproxy.scoreboard.catalogue import BlockKind
 
 THING_TAG = {
@@ -29,11 +31,57 @@ _STATUS = re.compile(r"^(.*_rq)_(\d)(\d\d|xx)$")
 _PREFIXES = {kind: kind.value.replace("{}.", "").replace("{}", "") for kind in BlockKind}
 
 
+Tags = tuple[tuple[str, str], ...]
+MOST_KNOWN = 65536
+"""Things whose tags are remembered: they come and go."""
+
+
 class Tagged(NamedTuple):
     """`name` without the parts that `tags` have."""
 
     name: str
-    tags: tuple[tuple[str, str], ...]
+    tags: Tags
+
+
+class TagRules:
+    """The configuration's own tags, beside those of Envoy's extraction; one of a name that Envoy's has gives way to it."""
+
+    def __init__(self, tags: Sequence[StatsTag] = ()) -> None:
+        self.rows = tuple(tags)
+        self._fixed = tuple((tag.name, tag.value) for tag in tags if tag.value)
+        self._patterns = []
+        if any(tag.regex for tag in tags):
+            # Not at the top: most nodes have no patterns, and the library takes memory.
+            import re2
+
+            self._patterns = [(tag.name, re2.compile(tag.regex)) for tag in tags if tag.regex]
+        self._known: dict[tuple[BlockKind | None, str], Tags] = {}
+
+    def of(self, kind: BlockKind | None, thing: str) -> Tags:
+        """Of all metrics of a thing; what has no name has only those that are on all."""
+        if not self._patterns or not thing:
+            return self._fixed
+        known = self._known.get((kind, thing))
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            known = self._known[kind, thing] = (*self._fixed, *self._found(prefix_of(kind, thing)))
+        return known
+
+    def _found(self, name: str) -> Iterator[tuple[str, str]]:
+        for tag, pattern in self._patterns:
+            found = pattern.search(name)
+            value = found and (found.group(2) if pattern.groups > 1 else found.group(1))
+            if value:
+                yield tag, value
+
+
+def joined(first: Tags, more: Tags) -> Tags:
+    """Both, each name once."""
+    if not more:
+        return first
+    names = {name for name, _ in first}
+    return (*first, *((name, value) for name, value in more if name not in names))
 
 
 def clean(name: str) -> str:
@@ -75,4 +123,12 @@ def tagged(kind: BlockKind | None, thing: str, row: str) -> Tagged:
         service, _, method = called.removesuffix(".").rpartition(".")
         named = (("envoy.grpc_bridge_service", service), ("envoy.grpc_bridge_method", method)) if called else ()
         return Tagged("cluster.grpc." + row, (("envoy.cluster_name", clean(cluster)), *named))
+    if kind is BlockKind.HTTP_RBAC or (kind is BlockKind.RBAC_SHADOW and thing.startswith("http.")):
+        prefix, _, part = thing.removeprefix("http.").rpartition("rbac.")
+        named = (("envoy.http_conn_manager_prefix", prefix), ("envoy.rbac_prefix", part))
+        return Tagged("http.rbac." + row, tuple((tag, clean(value.removesuffix("."))) for tag, value in named if value))
+    if kind is BlockKind.RBAC_SHADOW:
+        prefix, _, shadow = thing.rpartition("rbac.")
+        named = (("envoy.rbac_prefix", prefix), ("envoy.rbac_shadow_prefix", shadow))
+        return Tagged("rbac." + row, tuple((tag, clean(value.removesuffix("."))) for tag, value in named if value))
     return Tagged(name, (*tags, (THING_TAG[kind], clean(thing.removesuffix(".")))))

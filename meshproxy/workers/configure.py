@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from time import perf_counter_ns
 
-from meshproxy.ipc.messages import ListenerSocket
+from meshproxy.errors import ConfigError, MeshproxyError
+from meshproxy.ipc.messages import ListenerSocket, Refusal
 from meshproxy.model import Cluster as ClusterModel
 from meshproxy.model import EndpointSet, Process, Resource, ResourceKind, RouteTable
 from meshproxy.model.snapshot import unpack
@@ -25,6 +26,14 @@ Sockets = Iterable[tuple[ListenerSocket, int]]
 Swap = Callable[[], None]
 
 
+class ChangeRefused(MeshproxyError):
+    """Nothing of a change is live, because of these resources."""
+
+    def __init__(self, refused: list[Refusal]) -> None:
+        super().__init__("; ".join(each.error for each in refused))
+        self.refused = refused
+
+
 class Configuration:
     """Everything by name that this worker runs on."""
 
@@ -32,6 +41,7 @@ class Configuration:
         self, loop: Loop, region: Region, slot: int, max_worker_connections: int, ticket_root: bytes, late_blocks: LateBlocks,
         log: logging.Logger,
     ) -> None:
+        self.log = log
         self.loop = loop
         self.region = region
         self.slot = slot
@@ -47,21 +57,52 @@ class Configuration:
 
     # -- a change
 
-    def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
-        """Make resources live; what went out of use. All is compiled before the first thing is swapped: an exception leaves all as it was."""
+    def boot(self, resources: list[Resource], sockets: Sockets) -> list[Refusal]:
+        """The first of all. What a control plane brought and cannot be taken is left out: it must not keep the worker from serving the rest.
+        Raises ChangeRefused when something of the file is refused."""
         sockets = list(sockets)
-        self.retired = []
-        self.slices.begin()
-        swaps: list[Swap] = []
-        self.securities.begin([unpack(resource) for resource in upserts if resource.kind is ResourceKind.SECRET])
+        swaps, refused = self._compile_all(resources, sockets)
+        brought = {(each.kind, each.name) for each in resources if each.origin == "xds"}
+        if blamed := [each for each in refused if (each.kind, each.name) not in brought]:
+            self._close(sockets)
+            raise ChangeRefused(blamed)
+        out = {each.name for each in refused if each.kind is ResourceKind.LISTENER}
+        self._close([each for each in sockets if each[0].listener in out])
+        self._make_live(swaps, [])
+        return refused
+
+    def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
+        """Make resources live; what went out of use. All is compiled before the first thing is swapped: ChangeRefused leaves all as it was."""
+        sockets = list(sockets)
         try:
-            # Endpoints before clusters: traffic goes on between two swaps, and a cluster must find there what it has from now on.
-            for resource in sorted(upserts, key=lambda each: each.kind is not ResourceKind.ENDPOINTS):
-                swaps += self._compile(resource, sockets)
-                self.slices.breathe()
+            swaps, refused = self._compile_all(upserts, sockets)
         except BaseException:
             self._close(sockets)
             raise
+        if refused:
+            self._close(sockets)
+            raise ChangeRefused(refused)
+        return self._make_live(swaps, removes)
+
+    def _compile_all(self, upserts: list[Resource], sockets: list) -> tuple[list[Swap], list[Refusal]]:
+        self.retired = []
+        self.slices.begin()
+        swaps: list[Swap] = []
+        refused: list[Refusal] = []
+        self.securities.begin([unpack(resource) for resource in upserts if resource.kind is ResourceKind.SECRET])
+        # Endpoints before clusters: traffic goes on between two swaps, and a cluster must find there what it has from now on.
+        for resource in sorted(upserts, key=lambda each: each.kind is not ResourceKind.ENDPOINTS):
+            try:
+                swaps += self._compile(resource, sockets)
+            except ConfigError as error:
+                refused.append(Refusal(resource.kind, resource.name, str(error)))
+            except Exception as error:
+                self.log.exception("event=resource_refused kind=%s name=%s", resource.kind.name, resource.name)
+                refused.append(Refusal(resource.kind, resource.name, f"{type(error).__name__}: {error}"))
+            self.slices.breathe()
+        return swaps, refused
+
+    def _make_live(self, swaps: list[Swap], removes: list[tuple[ResourceKind, str]]) -> list[object]:
         self.securities.take([name for kind, name in removes if kind == ResourceKind.SECRET])
         for swap in swaps:
             swap()
@@ -129,8 +170,14 @@ class Configuration:
             self.listeners.remove(name)
         elif kind is ResourceKind.ROUTE_TABLE:
             if name in self.routes:
-                # Connections that are still open on a listener removed with it have their slot, and their routes, until they end.
-                self._retire_router(self.routes.pop(name).router)
+                slot = self.routes[name]
+                self._retire_router(slot.router)
+                if self.listeners.names_routes(name):
+                    # It may come again, and the listener must see it then.
+                    slot.swap(None)
+                else:
+                    # Connections that are still open on a listener removed with it have their slot, and their routes, until they end.
+                    del self.routes[name]
         elif kind is ResourceKind.ENDPOINTS:
             self.clusters.remove_endpoints(name)
         else:

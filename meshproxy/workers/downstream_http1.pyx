@@ -14,7 +14,7 @@ from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE, Protocol
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.connection_log cimport describe_addresses
-from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, move_gauges
 from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
 
@@ -51,7 +51,7 @@ cdef class DownstreamHttp1(DownstreamStream):
 
     cdef void open(self) except *:
         cdef int64_t *cells = self.config.cells
-        count_opened(self.config)
+        count_opened(self.config, self.info.tls)
         cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] += 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] += 1
         if self.config.logs is not None:
@@ -69,7 +69,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         if self.transport.grace_over:
             self.config.cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
         self.config.cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
-        count_closed(self.config, why, self.loop.now_us - self.info.opened_us, exchange is not None)
+        count_closed(self.config, self.info.tls, why, self.loop.now_us - self.info.opened_us, exchange is not None)
         self.chain.closed(self.transport, self.info, NULL)
         self.loop.count_buffered(-<int64_t>self.partial_capacity)
         free(self.partial)
@@ -250,6 +250,9 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef int64_t *cells = self.config.cells
         cells[HTTP_DOWNSTREAM_CX_TOTAL] -= 1
         cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
+        if self.info.tls:
+            cells[HTTP_DOWNSTREAM_CX_SSL_TOTAL] -= 1
+            cells[HTTP_DOWNSTREAM_CX_SSL_ACTIVE] -= 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_TOTAL] -= 1
         cells[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
 
@@ -262,10 +265,9 @@ cdef class DownstreamHttp1(DownstreamStream):
         """The listener was changed: from this request on its new settings hold, and its gauges."""
         cdef int64_t *old = self.config.cells
         cdef int64_t *new = self.chain.config.cells
+        move_gauges(self.config, self.chain.config, self.info.tls)
         self.config = self.chain.config
-        old[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
         old[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] -= 1
-        new[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
         new[HTTP_DOWNSTREAM_CX_HTTP1_ACTIVE] += 1
         old[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED] -= self.transport.queued_bytes
         self.transport.high_watermark = self.config.buffer_limit
@@ -312,6 +314,8 @@ cdef class DownstreamHttp1(DownstreamStream):
         """Bytes that are no request: an answer, a counter, a close."""
         cdef int status = error_status(error)
         self.config.cells[HTTP_DOWNSTREAM_CX_PROTOCOL_ERROR] += 1
+        if error == ERROR_BAD_TARGET:
+            self.config.cells[HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH] += 1
         if self.exchange is None and self.body_open:     # of a request that is answered
             self.leave()
         elif status == 431:

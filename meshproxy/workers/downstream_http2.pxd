@@ -49,7 +49,8 @@ cdef class DownstreamHttp2(Protocol):
     cdef void add_websocket_key(self, Exchange exchange) except *
     cdef void take_data(self) except *
     cdef void tell(self, StreamState *s) except *
-    cdef void on_pong(self) except *
+    # `read_goaway`: it answers the PING behind our first GOAWAY.
+    cdef void on_pong(self, bint read_goaway) except *
     cdef void end_exchanges(self) except *
     cdef void arm(self) noexcept
     cdef void next_ping(self) noexcept

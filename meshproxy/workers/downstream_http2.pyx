@@ -17,7 +17,7 @@ from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.connection_log cimport describe_addresses
-from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened
+from meshproxy.workers.http_chain cimport DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, move_gauges
 from meshproxy.workers.http2_settings cimport pings_of, take_options
 from meshproxy.workers.listener cimport find_local
 from meshproxy.workers.net cimport *
@@ -92,7 +92,7 @@ cdef class DownstreamHttp2(Protocol):
 
     cdef void open(self) except *:
         cdef int64_t *cells = self.config.cells
-        count_opened(self.config)
+        count_opened(self.config, self.info.tls)
         self.info.http_version = 2
         cells[HTTP_DOWNSTREAM_CX_HTTP2_TOTAL] += 1
         cells[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] += 1
@@ -131,7 +131,7 @@ cdef class DownstreamHttp2(Protocol):
         if self.transport.grace_over:
             self.config.cells[HTTP_DOWNSTREAM_CX_DELAYED_CLOSE_TIMEOUT] += 1
         self.config.cells[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] -= 1
-        count_closed(self.config, why, self.loop.now_us - self.info.opened_us, active)
+        count_closed(self.config, self.info.tls, why, self.loop.now_us - self.info.opened_us, active)
         self.chain.closed(self.transport, self.info, NULL)
         self.end_exchanges()
         self.writer.abandon()
@@ -212,8 +212,8 @@ cdef class DownstreamHttp2(Protocol):
             exchange.on_request_end(session.data, session.data_length)
         elif event == EVENT_TOLD:
             self.tell(session.stream)
-        elif event == EVENT_PONG:
-            self.on_pong()
+        elif event == EVENT_PONG or event == EVENT_DRAIN_PONG:
+            self.on_pong(event == EVENT_DRAIN_PONG)
         elif event == EVENT_GOAWAY:
             self.client_leaves = True
 
@@ -228,6 +228,8 @@ cdef class DownstreamHttp2(Protocol):
         stream = self.new_stream(session.stream)
         exchange = stream.exchange
         if refusal:
+            if refusal == ERROR_BAD_TARGET:
+                self.config.cells[HTTP_DOWNSTREAM_RQ_NON_RELATIVE_PATH] += 1
             exchange.load_nothing(self.loop.now_us)
             exchange.begin_refused()
             exchange.fail(HEAD_TOO_LARGE if error_status(refusal) == 431 else BAD_REQUEST)
@@ -273,10 +275,9 @@ cdef class DownstreamHttp2(Protocol):
         """The listener was changed: from this request on its new settings of HTTP hold, and its gauges. HTTP/2's own stay as they were announced."""
         cdef int64_t *old = self.config.cells
         cdef int64_t *new = self.chain.config.cells
+        move_gauges(self.config, self.chain.config, self.info.tls)
         self.config = self.chain.config
-        old[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
         old[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] -= 1
-        new[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
         new[HTTP_DOWNSTREAM_CX_HTTP2_ACTIVE] += 1
         old[HTTP_DOWNSTREAM_CX_TX_BYTES_BUFFERED] -= self.transport.queued_bytes
         self.transport.high_watermark = self.config.buffer_limit
@@ -374,9 +375,10 @@ cdef class DownstreamHttp2(Protocol):
             if starter.pings.jitter_ms:
                 self.ping_at += self.loop.random() % <uint64_t>(starter.pings.jitter_ms + 1)
 
-    cdef void on_pong(self) except *:
-        if self.draining:
-            self.finish_drain()
+    cdef void on_pong(self, bint read_goaway) except *:
+        if read_goaway:
+            if self.draining:
+                self.finish_drain()
         elif self.pong_at:
             self.pong_at = 0
             self.next_ping()
@@ -441,8 +443,7 @@ cdef class DownstreamHttp2(Protocol):
     cdef void start_drain(self) except *:
         """RFC 9113 6.8: streams may still be under way to us. The answer to a PING tells that the client knows."""
         self.draining = True
-        self.session.announce_goaway()
-        self.session.ping()
+        self.session.announce_goaway()           # with a PING behind it
         self.drain_at = self.loop.now_ms + max(self.starter.drain_ms, 1)
         self.arm()
         self.writer.touch()

@@ -38,5 +38,7 @@ cdef enum:
     CODEC_HTTP2
 
 # Counters that both versions have.
-cdef void count_opened(HttpConfig config) noexcept
-cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active) noexcept
+cdef void count_opened(HttpConfig config, bint tls) noexcept
+cdef void count_closed(HttpConfig config, bint tls, int why, int64_t lived_us, bint active) noexcept
+# An open connection goes on with other settings, and is counted with them.
+cdef void move_gauges(HttpConfig old, HttpConfig new, bint tls) noexcept

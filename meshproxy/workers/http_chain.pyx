@@ -64,16 +64,29 @@ cdef class HttpChain(Chain):
             self.http1.start(self, transport, info, NULL, 0)
 
 
-cdef void count_opened(HttpConfig config) noexcept:
+cdef void count_opened(HttpConfig config, bint tls) noexcept:
     config.cells[HTTP_DOWNSTREAM_CX_TOTAL] += 1
     config.cells[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
+    if tls:
+        config.cells[HTTP_DOWNSTREAM_CX_SSL_TOTAL] += 1
+        config.cells[HTTP_DOWNSTREAM_CX_SSL_ACTIVE] += 1
 
 
-cdef void count_closed(HttpConfig config, int why, int64_t lived_us, bint active) noexcept:
+cdef void move_gauges(HttpConfig old, HttpConfig new, bint tls) noexcept:
+    old.cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
+    new.cells[HTTP_DOWNSTREAM_CX_ACTIVE] += 1
+    if tls:
+        old.cells[HTTP_DOWNSTREAM_CX_SSL_ACTIVE] -= 1
+        new.cells[HTTP_DOWNSTREAM_CX_SSL_ACTIVE] += 1
+
+
+cdef void count_closed(HttpConfig config, bint tls, int why, int64_t lived_us, bint active) noexcept:
     """`active`: a request was under way."""
     cdef int64_t *cells = config.cells
     cdef bint remote = why == CLOSE_REMOTE
     cells[HTTP_DOWNSTREAM_CX_ACTIVE] -= 1
+    if tls:
+        cells[HTTP_DOWNSTREAM_CX_SSL_ACTIVE] -= 1
     cells[HTTP_DOWNSTREAM_CX_DESTROY] += 1
     cells[HTTP_DOWNSTREAM_CX_DESTROY_REMOTE if remote else HTTP_DOWNSTREAM_CX_DESTROY_LOCAL] += 1
     histogram_record(&cells[HTTP_DOWNSTREAM_CX_LENGTH_MS], lived_us)

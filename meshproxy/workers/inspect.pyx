@@ -170,7 +170,7 @@ cdef class ListenerFilters:
             listener.on_inspected(fd, info)
             return
         meant.cells[LISTENER_DOWNSTREAM_CX_TOTAL] += 1
-        limit = meant.model.max_connections
+        limit = meant.max_connections
         if limit and sum_cell(meant.pages, meant.slots, meant.first_cell + LISTENER_DOWNSTREAM_CX_ACTIVE) >= limit:
             meant.cells[LISTENER_DOWNSTREAM_CX_OVERFLOW] += 1
             close(fd)

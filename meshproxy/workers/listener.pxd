@@ -34,10 +34,10 @@ cdef class Chain:
     cdef readonly bint draining
     cdef void take(self, int fd, ConnectionInfo info) except *
     cdef void admit(self, Transport transport, ConnectionInfo info) except *
-    # Serve an admitted connection: be its protocol, and call `closed` when it is gone, with what there is to log of it beside `info`.
+    # Serve an admitted connection: be its protocol.
     cdef void serve(self, Transport transport, ConnectionInfo info) except *
+    # A connection that was taken is gone, whoever served it; `known`: what there is to log of it beside `info`.
     cdef void closed(self, Transport transport, ConnectionInfo info, const Facts *known) except *
-    cdef void left(self, Transport transport, ConnectionInfo info, const Facts *known) except *
 
 cdef class Greeting(Protocol):
     """The protocol of a connection until its chain serves it: while the handshake runs, and while a refused one is held."""
@@ -62,6 +62,7 @@ cdef class Listener:
     cdef char *pages
     cdef int64_t first_cell
     cdef int slots
+    cdef int64_t max_connections         # of the node; 0 = unlimited
     cdef public int64_t max_worker_connections
     cdef readonly list chains            # of Chain, the default one last
     cdef Chain only                      # the one that takes every connection; None = `chooser` says

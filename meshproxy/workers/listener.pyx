@@ -69,7 +69,6 @@ cdef class Chain:
         self.open.add(transport)
         self.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] += 1
         self.loop.server[SERVER_TOTAL_CONNECTIONS] += 1
-        info.opened_us = self.loop.now_us
         info.fd = fd
         try:
             transport.open(fd, self.tls is not None)
@@ -105,19 +104,17 @@ cdef class Chain:
                     else:
                         transport.close(CLOSE_LOCAL)
                     return
+        info.admitted = True
         self.serve(transport, info)
 
     cdef void serve(self, Transport transport, ConnectionInfo info) except *:
-        transport.close(CLOSE_LOCAL)
+        raise NotImplementedError("a chain without a terminal")
 
     cdef void closed(self, Transport transport, ConnectionInfo info, const Facts *known) except *:
-        """An admitted connection is gone."""
-        if self.filters is not None:
+        if info.admitted and self.filters is not None:
+            info.admitted = False
             for connection_filter in self.filters:
                 (<ConnectionFilter>connection_filter).leave(info)
-        self.left(transport, info, known)
-
-    cdef void left(self, Transport transport, ConnectionInfo info, const Facts *known) except *:
         self.open.discard(transport)
         self.cells[LISTENER_DOWNSTREAM_CX_ACTIVE] -= 1
         self.cells[LISTENER_DOWNSTREAM_CX_DESTROY] += 1
@@ -155,7 +152,7 @@ cdef class Greeting:
             self.transport.close(CLOSE_LOCAL)
 
     cdef void on_closed(self, int why, int error) except *:
-        self.chain.left(self.transport, self.info, NULL)
+        self.chain.closed(self.transport, self.info, NULL)
 
 
 cdef class Listener:
@@ -174,6 +171,7 @@ cdef class Listener:
     def renew(self, model, list chains, ChainChooser chooser, Inspector inspector, bint wants_local, ConnectionLog log):
         """New settings for connections that come from now on. `chooser` None: the first chain takes them all."""
         self.model = model
+        self.max_connections = model.max_connections
         self.chains = chains
         self.only = chains[0] if chooser is None else None
         self.chooser = chooser
@@ -195,8 +193,7 @@ cdef class Listener:
     cdef void accept(self, int fd, const Sockaddr *peer) except *:
         """Take over an accepted socket, or close it when a limit is reached."""
         cdef ConnectionInfo info
-        cdef Sockaddr local
-        cdef int64_t limit = self.model.max_connections
+        cdef int64_t limit = self.max_connections
         self.cells[LISTENER_DOWNSTREAM_CX_TOTAL] += 1
         if limit and sum_cell(self.pages, self.slots, self.first_cell + LISTENER_DOWNSTREAM_CX_ACTIVE) >= limit:
             self.cells[LISTENER_DOWNSTREAM_CX_OVERFLOW] += 1
@@ -214,8 +211,9 @@ cdef class Listener:
         set_remote(info, peer)
         info.direct_remote = info.remote
         if self.wants_local:
-            local_address(fd, &local)
-            set_local(info, &local)
+            info.fd = fd
+            find_local(info)
+            info.fd = -1
         if self.inspector is None:
             self.on_inspected(fd, info)
         else:

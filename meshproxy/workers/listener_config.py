@@ -6,12 +6,14 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.filters.grpc_http1_bridge import GrpcHttp1BridgeMaker
 from meshproxy.filters.grpc_stats import GrpcStatsMaker
 from meshproxy.filters.grpc_web import GrpcWebMaker
 from meshproxy.filters.python import Greenlets, PythonFilters
+from meshproxy.filters.rbac import RbacMaker
 from meshproxy.ipc.messages import ListenerSocket
 from meshproxy.model import (
     Echo,
@@ -20,8 +22,10 @@ from meshproxy.model import (
     GrpcStats,
     GrpcWeb,
     HttpConnectionManager,
+    HttpRbac,
     Listener,
     NetworkDirectResponse,
+    NetworkRbac,
     PythonFilter,
     SocketAddress,
     TcpProxy,
@@ -29,13 +33,14 @@ from meshproxy.model import (
 from meshproxy.model.chain_match import overlap
 from meshproxy.model.listener import HttpFilter
 from meshproxy.proxy.exchange import FilterMaker, HttpConfig, LogTarget, RouterSlot
+from meshproxy.proxy.rbac import asks_for_local
 from meshproxy.proxy.span import Tracer
-from meshproxy.scoreboard.blocks import logs_of
+from meshproxy.scoreboard.blocks import http_rbac_prefixes, logs_of
 from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
 from meshproxy.workers.accept import Acceptor, take_connection
 from meshproxy.workers.chain_match import chooser_of, looks_at_local
-from meshproxy.workers.connection_filters import asks_for_local, connection_filters
+from meshproxy.workers.connection_filters import connection_filters
 from meshproxy.workers.connection_log import ConnectionLog
 from meshproxy.workers.downstream_http1 import Http1Starter
 from meshproxy.workers.downstream_http2 import Http2Starter
@@ -53,10 +58,27 @@ from meshproxy.workers.security import Securities, refused
 from meshproxy.workers.tcp_proxy import TcpChain, TcpConfig
 from meshproxy.workers.tls_downstream import DownstreamSecurity
 
-STREAM_FILTERS: dict[type, Callable[[HttpFilter, LateBlocks], FilterMaker]] = {
-    GrpcStats: GrpcStatsMaker,
-    GrpcWeb: lambda _model, _late_blocks: GrpcWebMaker(),
-    GrpcHttp1Bridge: lambda model, _late_blocks: GrpcHttp1BridgeMaker(model),
+
+class FilterPlace(NamedTuple):
+    """Where a HTTP filter stands, and where it counts."""
+
+    manager: HttpConnectionManager
+    region: Region
+    slot: int
+    blocks: dict[str, int]
+    late_blocks: LateBlocks
+
+
+def _rbac(row: HttpRbac, place: FilterPlace) -> RbacMaker:
+    rules, shadow = http_rbac_prefixes(place.manager, row)
+    return RbacMaker(row, place.region, place.slot, place.blocks[f"http_rbac:{rules}"], place.blocks[f"rbac_shadow:{shadow}"])
+
+
+STREAM_FILTERS: dict[type, Callable[[HttpFilter, FilterPlace], FilterMaker]] = {
+    GrpcStats: lambda row, place: GrpcStatsMaker(row, place.late_blocks),
+    GrpcWeb: lambda _row, _place: GrpcWebMaker(),
+    GrpcHttp1Bridge: lambda row, _place: GrpcHttp1BridgeMaker(row),
+    HttpRbac: _rbac,
 }
 """Who makes the compiled filter of a model row."""
 
@@ -153,7 +175,7 @@ class Listeners:
             state.live.count_in(self.region, self.slot, blocks["listener"])
             self._retire_inspector(state)
             state.inspector = listener_filters_of(model, self.loop, self.region, self.slot, blocks, self.waiting, self.destinations)
-            wants_local = looks_at_local(model) or asks_for_local(model) or model.use_original_dst or log is not None
+            wants_local = looks_at_local(model) or _asks_for_local(model) or model.use_original_dst or log is not None
             if state.log is not None:
                 self.retire(state.log)
             state.log = log
@@ -224,12 +246,14 @@ class Listeners:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
         return HttpConfig(
             manager, model.name, port, model.buffer_limit_bytes, self.route_slot(manager.route_table), self.pools,
-            self._python_filters(manager), self._stream_filters(manager), logs, tracer, self.region, self.slot, blocks[f"http:{manager.stat_prefix}"],
+            self._python_filters(manager), self._stream_filters(manager, blocks), logs, tracer, self.region, self.slot,
+            blocks[f"http:{manager.stat_prefix}"],
         )
 
-    def _stream_filters(self, manager: HttpConnectionManager) -> list[FilterMaker]:
+    def _stream_filters(self, manager: HttpConnectionManager, blocks: dict[str, int]) -> list[FilterMaker]:
         """The compiled filters, in the order of the configuration."""
-        return [STREAM_FILTERS[type(row)](row, self.late_blocks) for row in manager.filters if type(row) in STREAM_FILTERS]
+        place = FilterPlace(manager, self.region, self.slot, blocks, self.late_blocks)
+        return [STREAM_FILTERS[type(row)](row, place) for row in manager.filters if type(row) in STREAM_FILTERS]
 
     def _python_filters(self, manager: HttpConnectionManager) -> PythonFilters | None:
         """The user's filter objects, one of each for this connection manager in this worker."""
@@ -260,6 +284,11 @@ class Listeners:
                 self.retire(chain)
                 if isinstance(chain, HttpChain | TcpChain):
                     self.retire(chain.config)
+
+    def names_routes(self, route_table: str) -> bool:
+        """Whether a listener that is still accepting has its routes there."""
+        terminals = (chain.model.terminal for state in self.states.values() for chain in state.live.chains)
+        return any(isinstance(each, HttpConnectionManager) and each.route_table == route_table for each in terminals)
 
     def forget_ended(self) -> None:
         """Let go of what has no connection left."""
@@ -293,6 +322,12 @@ class Listeners:
     @property
     def open_connections(self) -> int:
         return self.waiting.count + sum(state.count for state in [*self.states.values(), *self.leaving])
+
+
+def _asks_for_local(listener: Listener) -> bool:
+    """Whether a rule of one of its chains looks at the address that the client connected to."""
+    filters = [row for chain in listener.all_chains for row in (*chain.filters, *getattr(chain.terminal, "filters", ()))]
+    return any(asks_for_local(each) for row in filters if isinstance(row, NetworkRbac | HttpRbac) for each in (row.rules, row.shadow))
 
 
 def _identity(chain: FilterChain) -> tuple:

@@ -128,7 +128,6 @@ cdef class ProxyProtocol(ListenerFilter):
         set_remote(info, &address)
         make_ip(&address, header.family, header.destination, header.destination_port)
         set_local(info, &address)
-        info.local_restored = True
 
     cdef list take_tlvs(self, const ProxyHeader *header):
         cdef Tlv tlv
@@ -152,7 +151,6 @@ cdef class OriginalDst(ListenerFilter):
             return LOOK_DONE
         original_destination(inspection.fd, place.family, &meant)
         set_local(info, &meant if meant.length else &own)
-        info.local_restored = True
         return LOOK_DONE
 
 

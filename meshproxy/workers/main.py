@@ -15,13 +15,12 @@ from gevent.queue import Queue
 
 from meshproxy import priority
 from meshproxy.clock import monotonic_s
-from meshproxy.errors import ConfigError
 from meshproxy.ipc.boot import ExitCode, WorkerBoot
 from meshproxy.ipc.channel import Channel
-from meshproxy.ipc.messages import AdoptConnections, Applied, BlockGiven, Configure, Drain, LetGo, Ready, Sockets, Stop
+from meshproxy.ipc.messages import AdoptConnections, Applied, BlockGiven, Configure, Drain, LetGo, Ready, Refusal, Sockets, Stop
 from meshproxy.proxy.exchange import milliseconds
 from meshproxy.scoreboard.region import SLOT_STATES
-from meshproxy.workers.configure import Configuration
+from meshproxy.workers.configure import ChangeRefused, Configuration
 from meshproxy.workers.late_blocks import LateBlocks
 from meshproxy.workers.loop import Loop
 
@@ -86,8 +85,7 @@ class Worker:
 
     def start(self) -> None:
         """Make the first configuration live, then say so."""
-        sockets = list(zip(self.boot.sockets, self.boot.fds, strict=True))
-        self.configuration.apply(self.boot.resources, [], sockets)
+        refused = self.configuration.boot(self.boot.resources, zip(self.boot.sockets, self.boot.fds, strict=True))
         self.heartbeat = self.hub.loop.timer(0, HEARTBEAT_S)
         self.heartbeat.start(self.loop.beat)
         self.readable = self.hub.loop.io(self.channel.fileno(), READ)
@@ -97,7 +95,7 @@ class Worker:
         if self.boot.idle:
             priority.come_back()
         self.boot.region.set_state(self.boot.slot, SLOT_STATES.index("READY"))
-        self.send(Ready(version=self.boot.version))
+        self.send(Ready(version=self.boot.version, refused=refused))
 
     # -- messages
 
@@ -142,19 +140,20 @@ class Worker:
         sockets = self.early_sockets + list(zip(message.sockets, fds, strict=True))
         self.early_sockets = []
         error = ""
+        blamed: list[Refusal] = []
         retired: list[object] = []
         try:
             retired = self.configuration.apply(message.upserts, message.removes, sockets)
             if message.process is not None:
                 self.configuration.limit(message.process)
                 self.loop.drain_ms = milliseconds(message.process.drain_timeout_s)
-        except ConfigError as refused:
-            error = str(refused)
+        except ChangeRefused as refused:
+            error, blamed = str(refused), refused.refused
         except Exception as refused:
             error = f"{type(refused).__name__}: {refused}"
             log.exception("event=configuration_refused version=%s", message.version)
         gc.freeze()                              # nothing is collected here: going through a large change's objects is a long turn
-        self.send(Applied(version=message.version, error=error))
+        self.send(Applied(version=message.version, error=error, refused=blamed))
         if not error:
             self.retired.add(message.version, retired)
 
@@ -187,7 +186,7 @@ def run(boot: WorkerBoot) -> int:
     try:
         worker = Worker(boot)
         worker.start()
-    except ConfigError as refused:
+    except ChangeRefused as refused:
         log.error("event=configuration_refused slot=%d error=%s", boot.slot, refused)
         return ExitCode.CONFIG_REFUSED
     except Exception:

@@ -49,7 +49,7 @@ cdef class UpstreamConnection:
                 self.loop.server[SERVER_FD_LIMIT_REACHED] += 1
             self.on_closed(CLOSE_CONNECT_FAILED, errno)
             return
-        if cluster.model.tcp_keepalive:
+        if cluster.tcp_keepalive:
             set_keepalive(fd)
         self.transport.high_watermark = cluster.buffer_limit
         try:

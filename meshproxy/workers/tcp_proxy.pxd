@@ -67,6 +67,7 @@ cdef class TcpConnection(Protocol):
     cdef void set_timer(self) except *
     cdef bint is_idle(self, int64_t now_ms) except *
     cdef int64_t grace_ms(self) noexcept
+    cdef void limit_life(self, int64_t most_ms) noexcept
     cdef bint is_logged(self) noexcept
     cdef bint tells_tls(self) noexcept
     cdef void describe(self, Facts *facts) except *

@@ -90,7 +90,9 @@ cdef class TcpConnection:
         )
         transport.pause()
         if config.max_duration_ms:
-            self.expires_ms = self.loop.now_ms + config.max_duration_ms
+            self.limit_life(config.max_duration_ms)
+        if self.chain.draining:                  # since its handshake began
+            self.limit_life(self.loop.drain_ms)
         if config.log_interval_ms:
             self.log_ms = self.loop.now_ms + config.log_interval_ms
         self.cluster = config.pools.find(self.pick_cluster())
@@ -276,10 +278,13 @@ cdef class TcpConnection:
 
     cdef void drain(self, bint close_idle) except *:
         """Nobody but the two peers knows when a relay is at rest: it has the drain time. When the process ends, the limit of that holds."""
-        cdef int64_t at_ms = self.loop.now_ms + self.loop.drain_ms
+        self.limit_life(self.loop.drain_ms)
+        self.set_timer()
+
+    cdef void limit_life(self, int64_t most_ms) noexcept:
+        cdef int64_t at_ms = self.loop.now_ms + most_ms
         if self.expires_ms == 0 or at_ms < self.expires_ms:
             self.expires_ms = at_ms
-            self.set_timer()
 
     # -- time
 

@@ -23,12 +23,16 @@ from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSe
 from meshproxy.model import (
     AccessLog,
     Cluster,
+    ConsulNode,
+    ConsulRegistration,
+    ConsulServer,
     Endpoint,
     EndpointFiles,
     FilterChain,
     HttpConnectionManager,
     Listener,
     Node,
+    PipeAddress,
     ResourceKind,
     SocketAddress,
     Stats,
@@ -46,7 +50,7 @@ PATIENCE_S = 30.0
 class AgentProcess:
     """A forked agent. The test is its master."""
 
-    def __init__(self, resources: list, stats: Stats) -> None:
+    def __init__(self, resources: list, stats: Stats, consul: ConsulNode | None) -> None:
         self.region = Region.create(1)
         self.region.set_state(0, 2)
         self.channel, theirs = Channel.pair()
@@ -55,7 +59,7 @@ class AgentProcess:
         self.port = listener.getsockname()[1]
         boot = AgentBoot(
             channel_fd=theirs.detach(), region=self.region, version="1", resources=resources,
-            settings=NodeSettings(node=Node(id="vm-7"), stats=stats, log_level="error"),
+            settings=NodeSettings(node=Node(id="vm-7"), stats=stats, log_level="error", consul=consul),
             directory=Directory([("SERVER", "", 0)]), admin_fd=listener.detach(), state=node_state(),
         )
         self.pid = os.fork()
@@ -111,8 +115,8 @@ class AgentProcess:
 
 
 @contextmanager
-def agent(*resources: object, stats: Stats | None = None) -> Iterator[AgentProcess]:
-    process = AgentProcess(list(resources), stats or Stats())
+def agent(*resources: object, stats: Stats | None = None, consul: ConsulNode | None = None) -> Iterator[AgentProcess]:
+    process = AgentProcess(list(resources), stats or Stats(), consul)
     try:
         process.expect(Ready)
         yield process
@@ -144,7 +148,8 @@ def test_it_serves_the_admin_api_and_ends_when_told() -> None:
 
 def test_every_metric_that_the_agent_adds_is_explained() -> None:
     found = Cluster(name="other", discovery="found", sources=(EndpointFiles(globs=("/nowhere/*",)),))
-    with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found)) as process:
+    consul = ConsulNode(services=(ConsulRegistration(service="web", port=1),), server=ConsulServer(address=PipeAddress("/nowhere/consul")))
+    with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found), consul=consul) as process:
         process.expect(PutResource)
         lines = process.get("/stats").text.splitlines()
         names = {re.sub(r"\.(web|other)\.", ".<name>.", line.partition(":")[0]) for line in lines}

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from meshproxy.cli.status import as_text, span
-from meshproxy.ipc.messages import Answer, Order
+from meshproxy.ipc.messages import Answer, Order, RegistrationRow, SourceRow
 from tests.cli.node import command, fake_node, node_state, worker
 
 
@@ -44,6 +44,10 @@ def test_the_table(tmp_path: Path) -> None:
     [
         (node_state(draining=True, live=False), "draining"),
         (node_state(live=False), "no worker is ready"),
+        (node_state(sources=[SourceRow(cluster="web", source="consul web", endpoints=2, age_s=3.2, error="403 no")]),
+         "consul web  web      2          3 s ago    403 no"),
+        (node_state(registrations=[RegistrationRow(service="web", id="web-vm", address="10.0.0.5:80", state="failed", error="500")]),
+         "web           web-vm  10.0.0.5:80  failed  500"),
         (node_state(agent=None, workers=[worker(0, "GONE")], listeners=[]), "worker 0  GONE   -    -"),
     ],
 )

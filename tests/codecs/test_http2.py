@@ -455,7 +455,6 @@ def test_goaway_in_two_steps() -> None:
     talk = Talk()
     answered(talk)
     talk.session.announce_goaway()
-    talk.session.ping()
     first = talk.sent()
     assert [kind for kind, *_ in first] == [GOAWAY, PING]
     assert talk.feed(talk.head(3, GET))[0][:2] == ("head", 3)
@@ -474,6 +473,17 @@ def test_a_ping_is_answered_and_our_own_is_told() -> None:
     talk.session.ping()
     assert talk.sent() == [(PING, 0, 0, bytes(8))]
     assert talk.feed(frame(PING, ACK, 0, bytes(8))) == [("pong",)]
+
+
+def test_the_answer_to_a_drains_ping_is_told_from_that_to_another() -> None:
+    talk = Talk()
+    talk.session.ping()
+    talk.session.announce_goaway()
+    pings = [payload for kind, _, _, payload in talk.sent() if kind == PING]
+
+    assert pings[0] == bytes(8) != pings[1]
+    assert talk.feed(frame(PING, ACK, 0, pings[0])) == [("pong",)]
+    assert talk.feed(frame(PING, ACK, 0, pings[1])) == [("drain_pong",)]
 
 
 def test_an_upgrade_begins_with_stream_1() -> None:

@@ -43,6 +43,7 @@ from meshproxy.model import (
     Source,
     Stats,
     StatsSink,
+    StatsTag,
     StringMatch,
     Tracing,
     VirtualHost,
@@ -496,6 +497,7 @@ def snapshots(draw: st.DrawFn, envoy: bool = False) -> Snapshot:
         stats=Stats(
             sinks=tuple(draw(st.lists(st.sampled_from(sinks), max_size=2, unique_by=str))),
             flush_interval_s=draw(st.sampled_from([5.0, 0.5])),
+            tags=draw(st.sampled_from([(), (StatsTag(name="dc", value="east"), StatsTag(name="svc", regex=r"^cluster\.(([a-z]+)\.)"))])),
         ),
         process=process,
         log_level="info" if envoy else draw(st.sampled_from(["debug", "info"])),

@@ -1,4 +1,4 @@
-"""The examples of docs/howto/tls.md, tracing.md and discovery.md are good configurations."""
+"""The examples of docs/howto/access-control.md, tls.md, tracing.md, discovery.md and consul.md are good configurations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from meshproxy.config.native.endpoint_list import parse
 from tests.support.certificates import Authority
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "howto"
-EXAMPLES = [
-    example for page in ("tls.md", "tracing.md") for example in re.findall(r"```yaml\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
-]
+_WHOLE = ("tls.md", "access-control.md", "tracing.md")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", "".join((PAGES / page).read_text() for page in _WHOLE), re.DOTALL)
 *DISCOVERY, ENDPOINTS = re.findall(r"```yaml\n(.*?)```", (PAGES / "discovery.md").read_text(), re.DOTALL)
+DISCOVERY += re.findall(r"```yaml\n(.*?)```", (PAGES / "consul.md").read_text(), re.DOTALL)
 CLUSTERS = "\nclusters: {web: [], shop: [], db: []}\n"
 
 

@@ -85,6 +85,7 @@ def transports() -> dict[str, Any]:
     issued = authority.issue("a.example")
     pair = {"cert": {"inline": issued.pem.decode()}, "key": {"inline": issued.key_pem().decode()}}
     rules = {"policies": {"p": {"who": [{"remote_ip": "10.0.0.0/8"}, {"not": "any"}], "may": {"one_of": [{"destination_port": [1, 9]}]}}}}
+    http_rules = {"policies": {"p": {"may": [{"path": "/a"}, {"headers": {"x-a": {"range": [1, 9]}}}, {"methods": "GET"}]}}}
     asked = {"client_ca": {"secret": "roots"}, "sans": ["spiffe://x/y"]}
     tls = {**pair, **asked, "min_version": "1.2", "ciphers": ["AES128-SHA"], "key_log": "/k"}
     limits = ["sni_cluster", {"connection_limit": 3}]
@@ -101,7 +102,7 @@ def transports() -> dict[str, Any]:
                 "default_chain": {"send": "x", "connection_filters": [{"rbac": {"rules": rules}}, {"local_rate_limit": {"max_tokens": 1}}]},
                 "listener_filters": ["tls_inspector", {"proxy_protocol": {"pass_tlvs": "all"}}],
             },
-            {"address": "127.0.0.1:3", "respond": 200, "filters": ["grpc_web", {"grpc_stats": {"methods": "a.B/C"}}],
+            {"address": "127.0.0.1:3", "respond": 200, "filters": ["grpc_web", {"grpc_stats": {"methods": "a.B/C"}}, {"rbac": {"rules": http_rules}}],
              "http": {"http2": {"keep_alive": {"timeout": "1s"}}, "client_cert_header": {"set": ["uri"]}}},
         ],
         "clusters": {

@@ -21,8 +21,10 @@ from meshproxy.model import (
     GrpcHttp1Bridge,
     GrpcStats,
     GrpcWeb,
+    HeaderMatch,
     Http2Settings,
     HttpInspector,
+    HttpRbac,
     KeepAlive,
     KeyLog,
     Listener,
@@ -189,12 +191,6 @@ def http2_settings(envoy: bool, default: Http2Settings) -> st.SearchStrategy[Htt
     return st.one_of(st.just(default), made)
 
 
-http_filters = st.one_of(
-    st.builds(GrpcStats, all_methods=st.booleans(), upstream_stats=st.booleans()),
-    st.builds(GrpcStats, methods=st.just(("a.B/C", "a.B/D", "E/F"))),
-    st.just(GrpcWeb()),
-    st.builds(GrpcHttp1Bridge, upgrade_protobuf=st.booleans()),
-)
 client_cert_headers = st.builds(
     ClientCertHeader,
     mode=st.sampled_from(["sanitize", "forward_only", "append_forward", "sanitize_set", "always_forward_only"]),
@@ -215,8 +211,8 @@ listener_filters = st.one_of(
 )
 
 
-def rules(permission: bool) -> st.SearchStrategy[Rule]:
-    """Permissions or principals, some within others."""
+def rules(permission: bool, requests: bool = False) -> st.SearchStrategy[Rule]:
+    """Permissions or principals, some within others; of requests or of connections."""
     addresses = st.sampled_from(["10.0.0.0/8", "::/0"])
     if permission:
         plain = st.one_of(
@@ -229,6 +225,9 @@ def rules(permission: bool) -> st.SearchStrategy[Rule]:
             st.builds(Rule, kind=st.sampled_from(["source_ip", "direct_remote_ip", "remote_ip"]), range=addresses),
             st.builds(Rule, kind=st.just("authenticated"), match=st.one_of(st.none(), texts)),
         )
+    if requests:
+        header = st.builds(HeaderMatch, name=st.sampled_from(["x-a", ":method"]), string=texts, invert=st.booleans())
+        plain |= st.builds(Rule, kind=st.just("path"), match=texts) | st.builds(Rule, kind=st.just("header"), header=header)
     return st.recursive(
         st.one_of(st.just(Rule(kind="any")), plain),
         lambda inner: st.one_of(
@@ -239,17 +238,30 @@ def rules(permission: bool) -> st.SearchStrategy[Rule]:
     )
 
 
-policies = st.builds(
-    Policy,
-    name=st.sampled_from(["a", "b"]),
-    permissions=st.lists(rules(True), min_size=1, max_size=2).map(tuple),
-    principals=st.lists(rules(False), min_size=1, max_size=2).map(tuple),
-)
-rule_sets = st.builds(
-    RbacRules,
-    action=st.sampled_from(["allow", "deny", "log"]),
-    policies=st.lists(policies, max_size=2).map(lambda found: tuple({one.name: one for one in sorted(found, key=str)}.values())).map(
-        lambda found: tuple(sorted(found, key=lambda one: one.name))
+def rule_sets(requests: bool = False) -> st.SearchStrategy[RbacRules]:
+    policies = st.builds(
+        Policy,
+        name=st.sampled_from(["a", "b"]),
+        permissions=st.lists(rules(True, requests), min_size=1, max_size=2).map(tuple),
+        principals=st.lists(rules(False, requests), min_size=1, max_size=2).map(tuple),
+    )
+    return st.builds(
+        RbacRules,
+        action=st.sampled_from(["allow", "deny", "log"]),
+        policies=st.lists(policies, max_size=2).map(lambda found: tuple({one.name: one for one in sorted(found, key=str)}.values())).map(
+            lambda found: tuple(sorted(found, key=lambda one: one.name))
+        ),
+    )
+
+
+http_filters = st.one_of(
+    st.builds(GrpcStats, all_methods=st.booleans(), upstream_stats=st.booleans()),
+    st.builds(GrpcStats, methods=st.just(("a.B/C", "a.B/D", "E/F"))),
+    st.just(GrpcWeb()),
+    st.builds(GrpcHttp1Bridge, upgrade_protobuf=st.booleans()),
+    st.builds(
+        HttpRbac, rules=st.none() | rule_sets(requests=True), shadow=st.none() | rule_sets(requests=True), stat_prefix=st.sampled_from(["", "a"]),
+        shadow_stat_prefix=st.sampled_from(["", "b"]),
     ),
 )
 
@@ -262,7 +274,7 @@ def connection_filters(prefixes: st.SearchStrategy[str]) -> st.SearchStrategy:
             fill_interval_s=st.sampled_from([0.05, 1.0]), share_key=st.sampled_from(["", "k"]),
         ),
         st.builds(
-            NetworkRbac, stat_prefix=prefixes, rules=st.one_of(st.none(), rule_sets), shadow=st.one_of(st.none(), rule_sets),
+            NetworkRbac, stat_prefix=prefixes, rules=st.none() | rule_sets(), shadow=st.none() | rule_sets(),
             shadow_stat_prefix=st.sampled_from(["", "s"]), delay_deny_s=limits,
         ),
     )

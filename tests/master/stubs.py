@@ -30,14 +30,17 @@ from meshproxy.ipc.messages import (
     LetGo,
     NodeState,
     Order,
+    PutAnswer,
     PutResource,
+    PutResources,
     Ready,
+    Refusal,
     ReopenLogs,
     Sockets,
     Stop,
     Warm,
 )
-from meshproxy.model import EndpointSet, Node, Resource, ResourceKind, Secret, Snapshot, TicketKeys
+from meshproxy.model import Cluster, EndpointSet, Node, Resource, ResourceKind, Secret, Snapshot, TicketKeys
 from meshproxy.model.snapshot import pack
 
 READY = 2
@@ -110,7 +113,8 @@ class StubWorker:
         if self.boot.idle:
             priority.come_back()
         self.boot.region.add_cell(self.boot.slot, 0, 1)
-        self.channel.send(Ready(version=self.version))
+        odd = [each for each in self.boot.resources if each.name.startswith("refuse") and each.origin == "xds"]
+        self.channel.send(Ready(version=self.version, refused=[Refusal(each.kind, each.name, "born without it") for each in odd]))
         while True:
             self.boot.region.set_heartbeat_ms(self.boot.slot, int(time.monotonic() * 1000))
             if self.draining and not self.connections:
@@ -185,10 +189,11 @@ class StubWorker:
     def configure(self, message: Configure, fds: list[int]) -> None:
         sockets = self.early + list(zip(message.sockets, fds, strict=True))
         self.early = []
-        if any(each.name.startswith("refuse") for each in message.upserts):
+        if odd := [each for each in message.upserts if each.name.startswith("refuse")]:
             for _, fd in sockets:
                 os.close(fd)
-            self.channel.send(Applied(version=message.version, error="this name is refused"))
+            blamed = [Refusal(each.kind, each.name, "this name is refused") for each in odd if not each.name.startswith("refuse-all")]
+            self.channel.send(Applied(version=message.version, error="this name is refused", refused=blamed))
             return
         self.names.update({(each.kind, each.name): each for each in message.upserts})
         for key in message.removes:
@@ -213,8 +218,8 @@ class StubWorker:
 
 
 def run_agent(boot: AgentBoot) -> int:
-    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, `secret NAME` a secret, any other word is an
-    order to the master. A configuration is warm at once, or when endpoints of each cluster whose name begins with `cold` were put."""
+    """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, `secret NAME` a secret, `bring` and a PutResources as
+    JSON puts that and answers with what was refused, any other word is an order to the master. A configuration is warm at once, or when endpoints of each cluster whose name begins with `cold` were put."""
     channel = Channel.from_fd(boot.channel_fd)
     admin = socket.socket(fileno=boot.admin_fd) if boot.admin_fd >= 0 else None
     if boot.idle:
@@ -224,6 +229,7 @@ def run_agent(boot: AgentBoot) -> int:
     if not cold:
         channel.send(Warm(version=version))
     rows = {(kind, name) for kind, name, _ in boot.directory.rows}
+    say("has " + " ".join(sorted(f"{each.origin}:{each.name}" for each in boot.resources)))
     waiting: dict[int, socket.socket] = {}
     while True:
         readable, _, _ = select.select([channel, *([admin] if admin else [])], [], [])
@@ -242,6 +248,9 @@ def run_agent(boot: AgentBoot) -> int:
                         channel.send(Warm(version=version))
                 elif isinstance(message, NodeState):
                     say(f"state live={message.live} workers={','.join(row.state for row in message.workers)}")
+                elif isinstance(message, PutAnswer):
+                    with waiting.pop(message.id) as client:
+                        client.sendall(msgspec.json.encode(message.refused) + b"\n")
                 elif message.id in waiting:
                     with waiting.pop(message.id) as client:
                         client.sendall(msgspec.json.encode([message.ok, message.errors]) + b"\n")
@@ -249,8 +258,13 @@ def run_agent(boot: AgentBoot) -> int:
                 return 0
         if admin in readable:
             client, _ = admin.accept()
-            words = client.recv(100).decode().split()
-            if words[0] == "put":
+            text = client.recv(1 << 20)
+            words = text.decode().split()
+            if words[0] == "bring":
+                put = msgspec.json.decode(text.partition(b" ")[2], type=PutResources)
+                waiting[put.id] = client
+                channel.send(put)
+            elif words[0] == "put":
                 channel.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, words[1], EndpointSet(cluster=words[1]))))
                 if words[1] in cold:
                     cold.remove(words[1])
@@ -266,6 +280,21 @@ def run_agent(boot: AgentBoot) -> int:
                 number = len(waiting) + 1
                 waiting[number] = client
                 channel.send(Order(id=number, verb=words[0], listeners=words[1:]))
+
+
+def run_bringing_agent(boot: AgentBoot) -> int:
+    """Before there is a worker it puts a cluster that none takes; then it is an agent as the other, without an admin socket's words."""
+    channel = Channel.from_fd(boot.channel_fd)
+    channel.send(Ready(version=boot.version))
+    odd = pack(ResourceKind.CLUSTER, "refuse-later", Cluster(name="refuse-later"))
+    channel.send(PutResources(id=1, upserts=[odd]))
+    while not channel.closed:
+        for message, _ in channel.wait(1.0):
+            if isinstance(message, PutAnswer):
+                channel.send(Warm(version="1.1"))
+            elif isinstance(message, Stop):
+                return 0
+    return 0
 
 
 def _cold(resources: list[Resource]) -> set[str]:

@@ -59,9 +59,9 @@ def holds(rule: Rule, connection: Connection) -> bool:
         case "server_name":
             return text_matches(rule.match, connection.sni)
     peer = connection.peer
-    if peer is None or not peer.verified:
-        return False
-    return rule.match is None or any(text_matches(rule.match, name) for name in (*peer.uri_sans, *peer.dns_sans, peer.subject))
+    if peer is None or rule.match is None:
+        return peer is not None
+    return peer.verified and any(text_matches(rule.match, name) for name in (*peer.uri_sans, *peer.dns_sans, peer.subject))
 
 
 def finds(rules: RbacRules, connection: Connection) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.peers import bootstrap
-from tests.peers.envoy import Envoy
+from tests.peers.envoy import PromptEnvoy
 from tests.peers.process import PeerMissingError, free_ports
 from tests.processes.http2_mesh import http2
 from tests.processes.test_differential import Headers, normal
@@ -181,13 +181,6 @@ def answer(peer: Http2Server, stream: int, kind: str) -> None:
         peer.send(frame(RST_STREAM, 0, stream, CANCEL.to_bytes(4, "big")))
     elif kind in ("Reset", "Refuse"):
         peer.send(frame(RST_STREAM, 0, stream, (2 if kind == "Reset" else 7).to_bytes(4, "big")))
-
-
-class PromptEnvoy(Envoy):
-    """Its log is there when a call is over, and not ten seconds later."""
-
-    def command(self) -> list[str]:
-        return [*super().command(), "--file-flush-interval-msec", "10"]
 
 
 @dataclasses.dataclass

@@ -43,7 +43,7 @@ from tests.support.http2_wire import (
 )
 from tests.support.origin import OK, Connection, Origin, Request, answer
 from tests.support.processes import pss_bytes, wait_until
-from tests.support.wire import Client, ClosedError, Stream, get
+from tests.support.wire import Client, ClosedError, Stream, ask, get
 
 LIMIT_S = 20.0
 MIB = 1 << 20
@@ -638,6 +638,31 @@ clusters: {{origin: ["127.0.0.1:{mesh.origin.port}"]}}
     with urllib.request.urlopen(f"http://{node.status()['admin']}/stats?filter=underscores", timeout=LIMIT_S) as answer:
         counts = dict(line.split(": ") for line in answer.read().decode().splitlines())
     assert {name: int(count) for name, count in counts.items() if count != "0"} == {f"http2.{counted}": times}
+
+
+def test_a_target_that_is_none_is_counted(node_of, mesh: Mesh, on_envoy: bool) -> None:
+    """Of either version, and never passed on."""
+    if on_envoy:
+        pytest.skip("in our own words")
+    node = node_of(f"""
+admin: 127.0.0.1:0
+listeners:
+- {{name: ingress, address: 127.0.0.1:0, routes: [{{prefix: /, to: origin}}]}}
+clusters: {{origin: ["127.0.0.1:{mesh.origin.port}"]}}
+""", workers=1)
+    port = node.port_of("ingress")
+
+    def counted() -> int:
+        with urllib.request.urlopen(f"http://{node.status()['admin']}/stats?filter=rq_non_relative_path", timeout=LIMIT_S) as answer:
+            return int(answer.read().partition(b": ")[2])
+
+    assert ask(port, get("b")).status == 400
+    assert counted() == 1
+    with Http2Client(port) as client:
+        client.send(client.headers(1, [(":method", "GET"), (":scheme", "other"), (":path", "b"), (":authority", "test")]))
+        assert dict(client.message(1).headers)[":status"] == "400"
+    assert counted() == 2
+    assert mesh.origin.seen.empty()
 
 
 # -- others' clients

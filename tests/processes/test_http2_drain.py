@@ -8,7 +8,7 @@ import threading
 
 from tests.peers.process import free_ports
 from tests.processes import meshes
-from tests.support.http2_wire import GOAWAY, NO_ERROR, Frame, Http2Client
+from tests.support.http2_wire import ACK, GOAWAY, NO_ERROR, PING, Frame, Http2Client, frame
 from tests.support.origin import OK, Connection, Origin, Request
 from tests.support.wire import ClosedError, get
 
@@ -57,6 +57,26 @@ def test_a_node_that_ends_lets_streams_finish(node_of) -> None:
 
             assert client.message(1).body == b"ok"
             assert (last_stream(first), first.code) == (LAST_ID, NO_ERROR)
+            assert said_goodbye(client)[-1][1] == NO_ERROR
+
+
+def test_the_answer_to_another_ping_does_not_end_a_drain(node_of) -> None:
+    """That of a keep-alive is under way when the drain begins: the client may not have read the GOAWAY yet."""
+    script = Held()
+    with Origin(script) as origin:
+        node = node_of(meshes.plain(origin.port), workers=1)
+        with Http2Client(node.port_of("ingress")) as client:
+            client.request(1, path="/held")
+            assert script.asked.wait(20)
+            node.expected_end = True
+            node.signal(signal.SIGTERM)
+            client.of_type(GOAWAY)
+            client.send(frame(PING, ACK, 0, bytes(8)))
+            client.request(3, path="/late")
+            assert client.message(3).body == b"ok"
+            script.told.set()
+
+            assert client.message(1).body == b"ok"
             assert said_goodbye(client)[-1][1] == NO_ERROR
 
 

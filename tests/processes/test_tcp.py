@@ -583,6 +583,9 @@ LIVE_RULES: dict[str, tuple[bool, Json, dict[str, int]]] = {
     "name": (True, {"rules": rules("ALLOW", requested_server_name={"exact": ""})}, {"allowed": 1}),
     "certificate": (False, {"rules": rules("ALLOW", {"authenticated": {}})}, {"denied": 1}),
     "shadow": (True, {"shadow_rules": rules("DENY", LOCAL)}, {"shadow_denied": 1, "shadow_allowed": 0, "denied": 0, "allowed": 0}),
+    "shadow_named": (
+        True, {"shadow_rules": rules("DENY", LOCAL), "shadow_rules_stat_prefix": "dry"}, {"dry.shadow_denied": 1, "dry.shadow_allowed": 0},
+    ),
     "shadow_passes": (
         False, {"rules": rules("DENY"), "shadow_rules": rules("ALLOW", LOCAL)}, {"denied": 1, "shadow_allowed": 1, "shadow_denied": 0},
     ),

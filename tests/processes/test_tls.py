@@ -265,6 +265,24 @@ def test_the_forwarded_client_certificate(start: Start, certificates: Certificat
         assert re.fullmatch(re.escape(element) + f';Cert="({pem})";Chain="({pem})+"', quoted)
 
 
+@OURS_ONLY
+def test_what_would_not_be_read_back_is_quoted(start: Start, certificates: Certificates) -> None:
+    """So the header's description in Envoy has it; Envoy 1.40 leaves it out, and a name may then look like another element."""
+    odd = certificates.authority.issue("odd.test", "spiffe://mesh/a,By=x;y", 'spiffe://mesh/"b"', subject="a client")
+    odd.write(certificates.folder, "odd")
+    told = {"set_current_client_cert_details": {"uri": True, "dns": True}, "forward_client_cert_details": "SANITIZE_SET"}
+    ca = {"trusted_ca": certificates.file("ca.pem")}
+    with Origin() as origin:
+        tls = downstream(common(certificates, ca))
+        proxy = start({"set": (tls, {"virtual_hosts": through("origin"), **told})}, origin_port=origin.port)
+        context = certificates.client()
+        context.load_cert_chain(certificates.folder / "odd.pem", certificates.folder / "odd.key")
+
+        assert proxy.ask("set", context).status == 200
+        said = origin.seen.get(timeout=20).header("x-forwarded-client-cert") or ""
+        assert said.partition(";URI=")[2] == r'"spiffe://mesh/a,By=x;y";URI="spiffe://mesh/\"b\"";DNS=odd.test'
+
+
 # ---- the access log ----
 
 

@@ -85,6 +85,15 @@ def test_what_sslyze_finds(tls: TlsNode, tmp_path: Path) -> None:
     assert found["session_renegotiation"]["supports_secure_renegotiation"]
 
 
+def test_connections_over_tls_are_counted(tls: TlsNode) -> None:
+    before = tls.counter("http.tls.downstream_cx_ssl_total")
+    with tls.connect() as client:
+        assert client.ask(get()).status == 200
+        assert tls.counter("http.tls.downstream_cx_ssl_active") == 1
+        assert tls.counter("http.tls.downstream_cx_ssl_total") == before + 1
+    assert wait_until(lambda: tls.counter("http.tls.downstream_cx_ssl_active") == 0, 20, tls.node.pid)
+
+
 def test_handshakes_that_never_end_do_not_hold_up_others(tls: TlsNode) -> None:
     """Half-open connections, some with half a hello, are closed after the time limit; who comes meanwhile is served."""
     before = tls.counter("ssl.error_timeout")

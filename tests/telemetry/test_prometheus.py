@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshproxy.model import Stats
+from meshproxy.model import Stats, StatsTag
 from meshproxy.scoreboard.catalogue import BlockKind
 from meshproxy.telemetry.prometheus import LINES_PER_PIECE, text
 from meshproxy.telemetry.stats import MetricReader, Reading, extras_of
 from meshproxy.telemetry.stats_text import make_query
+from meshproxy.telemetry.tags import TagRules
 from tests.telemetry.mesh import Mesh
 
 BUCKETS_MS = Stats().histogram_buckets_ms
@@ -110,3 +111,20 @@ def test_pieces_are_small_whatever_is_counted() -> None:
 
     assert max(piece.count("\n") for piece in pieces) <= LINES_PER_PIECE + len(BUCKETS_MS) + 5
     samples("".join(pieces))
+
+
+TAGS = TagRules((
+    StatsTag(name="dc", value="east"), StatsTag(name="svc.name", regex=r"^cluster\.(?:x~)?(([a-z])\.)"), StatsTag(name="all", regex=r"^http\.(in)"),
+    StatsTag(name="envoy.cluster_name", regex="cluster.(a)."), StatsTag(name="empty", regex="cluster(z*)"),
+))
+
+
+def test_tags_of_the_configuration_are_labels_too(mesh: Mesh) -> None:
+    found = samples("".join(text(read(mesh), make_query(), BUCKETS_MS, TAGS)))
+    at = {(name.removesuffix("_total"), labels): value for (name, labels), value in found.items()}
+
+    assert at["envoy_cluster_upstream_rq", frozenset({("envoy_cluster_name", "a"), ("svc_name", "a"), ("dc", "east"), ("envoy_response_code", "503")})] == 1
+    assert at["envoy_http_downstream_rq_xx", frozenset(
+        {("envoy_http_conn_manager_prefix", "in"), ("all", "in"), ("dc", "east"), ("envoy_response_code_class", "2")}
+    )] == 2
+    assert at["envoy_server_uptime", frozenset({("dc", "east")})] == 7

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from meshproxy.scoreboard.catalogue import BlockKind
-from meshproxy.telemetry.stats import MetricReader, Reading, extras_of
+from meshproxy.scoreboard.catalogue import BlockKind, block_cells
+from meshproxy.telemetry.stats import Block, MetricReader, Reading, extras_of
 from meshproxy.telemetry.stats_text import json_text, make_query, text
 from tests.telemetry.mesh import Mesh
 
@@ -49,6 +49,18 @@ def test_all_metrics_are_there_and_each_line_is_one(reading: Reading) -> None:
     assert all(re.fullmatch(r"[\w.]+: (\d+|No recorded values|P0\(.*\))", line) for line in lines)
     assert len({line.split(": ")[0] for line in lines}) == len(lines)
     assert "cluster.a_1.upstream_rq_time: No recorded values" in lines
+
+
+def test_blocks_with_one_prefix_are_all_there() -> None:
+    """RBAC's rules and their shadow are two blocks."""
+    zeros = {kind: [0] * block_cells(kind) for kind in BlockKind}
+    kinds = ((BlockKind.RBAC, "in."), (BlockKind.RBAC_SHADOW, "in.rbac."))
+    blocks = [Block(kind, thing, at, zeros[kind], None, frozenset()) for at, (kind, thing) in enumerate(kinds)]
+
+    assert stats(Reading(blocks, [])).splitlines() == [
+        "in.rbac.allowed: 0", "in.rbac.denied: 0", "in.rbac.logged: 0", "in.rbac.not_logged: 0", "in.rbac.shadow_allowed: 0",
+        "in.rbac.shadow_denied: 0",
+    ]
 
 
 def test_a_filter_is_searched_in_names(reading: Reading) -> None:

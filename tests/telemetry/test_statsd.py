@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshproxy.model import PipeAddress, SocketAddress, StatsSink
+from meshproxy.model import PipeAddress, SocketAddress, StatsSink, StatsTag
 from meshproxy.scoreboard.catalogue import BlockKind, MetricType
 from meshproxy.telemetry import statsd
 from meshproxy.telemetry.stats import Extra, Flush, MetricReader
 from meshproxy.telemetry.statsd import FIRST_RETRY_S, LONGEST_RETRY_S, MOST_SAMPLES, Lines, StatsdExporter, batches
+from meshproxy.telemetry.tags import TagRules
 from tests.peers.process import PeerMissingError
 from tests.peers.statsd import Statsd
 from tests.telemetry.mesh import Mesh
@@ -56,6 +57,12 @@ def test_plain_lines() -> None:
     assert lines(flush_of(busy_mesh(1500))) == [
         "mp.cluster.a.upstream_rq_503:2|c", "mp.cluster.a.upstream_rq_active:1|g", "mp.cluster.a.upstream_rq_time:1.4715|ms",
     ]  # fmt: skip
+
+
+def test_dogstatsd_lines_have_tags_of_the_configuration() -> None:
+    made = Lines("dogstatsd", "mp", TagRules((StatsTag(name="dc", value="e|st"), StatsTag(name="svc", regex=r"cluster\.((a)\.)"))))
+
+    assert [line.decode() for line in made.of(flush_of(busy_mesh(1500)))][1] == "mp.cluster.upstream_rq_active:1|g|#envoy.cluster_name:a,dc:e_st,svc:a"
 
 
 def test_dogstatsd_lines_have_envoys_tags() -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from fractions import Fraction
+from types import SimpleNamespace
 
+import gevent
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshproxy.workers.connection_filters import finds_policy, try_bucket
+from meshproxy.proxy.rbac import finds_policy
+from meshproxy.workers.accept import take_connection
+from meshproxy.workers.connection_filters import connection_filters, try_bucket
+from meshproxy.workers.listener import Chain, Listener
+from meshproxy.workers.loop import Loop
 
-from meshproxy.model import Policy, RbacRules, Rule
+from meshproxy.model import ConnectionLimit, FilterChain, Policy, RbacRules, Rule
 from meshproxy.model.route import StringMatch
 from meshproxy.scoreboard.region import Region
 from tests.oracles import rbac
@@ -61,12 +69,40 @@ def test_as_its_twin_says(rules: RbacRules, connection: Connection) -> None:
     assert said(rules, connection) == rbac.finds(rules, connection)
 
 
-def test_a_certificate_that_nobody_verified_says_nothing() -> None:
-    rules = RbacRules(policies=(Policy(name="p", permissions=(Rule(kind="any"),), principals=(Rule(kind="authenticated"),)),))
+def test_a_certificate_that_nobody_verified_says_no_name() -> None:
+    name = Rule(kind="authenticated", match=StringMatch(kind="prefix", value=""))
+    rules = RbacRules(policies=(Policy(name="p", permissions=(Rule(kind="any"),), principals=(name,)),))
 
     assert said(rules, Connection(peer=Peer()))
     assert not said(rules, Connection(peer=Peer(verified=False)))
     assert not said(rules, Connection())
+
+
+def test_without_a_name_any_tls_is_authenticated() -> None:
+    rules = RbacRules(policies=(Policy(name="p", permissions=(Rule(kind="any"),), principals=(Rule(kind="authenticated"),)),))
+
+    assert said(rules, Connection(peer=Peer()))
+    assert said(rules, Connection(peer=Peer(verified=False)))
+    assert not said(rules, Connection())
+
+
+def test_a_connection_leaves_its_limit_also_when_it_could_not_be_served() -> None:
+    """The plain Chain serves nothing: it raises."""
+    region = Region.create(1)
+    first = 4096
+    loop = Loop(gevent.get_hub(), region, 0, 1 << 20, None)
+    chain = FilterChain(filters=(ConnectionLimit(stat_prefix="c", max_connections=1),), terminal=None)
+    filters = connection_filters(chain, 0, loop, region, 0, {"connection_limit:c": first})
+    listener = Listener(loop, 100)
+    listener.count_in(region, 0, first + 64)
+    listener.renew(SimpleNamespace(max_connections=0), [Chain(loop, chain, region, 0, first + 64, None, filters)], None, None, False, None)
+    for _ in range(3):
+        ours, theirs = socket.socketpair()
+        with ours, pytest.raises(NotImplementedError):
+            take_connection(listener, theirs.detach())
+
+    assert list(region.read_cells(first, 2)) == [0, 0], "nobody was refused, and nobody is counted"
+    assert listener.count == 0
 
 
 @given(st.integers(1, 50), st.integers(1, 20), st.lists(st.integers(0, 400), max_size=60))

@@ -23,7 +23,11 @@ _DEVICES = {"/dev/stdout": "stdout", "/dev/stderr": "stderr"}
 
 TAKES: Table = {
     _LOG + "AccessLog": takes("filter typed_config", name="is a label only"),
-    _LOG + "AccessLogFilter": takes("status_code_filter"),
+    _LOG + "AccessLogFilter": takes(
+        "status_code_filter",
+        later="duration_filter not_health_check_filter traceable_filter runtime_filter and_filter or_filter header_filter "
+        "response_flag_filter grpc_status_filter extension_filter metadata_filter log_type_filter",
+    ),
     _LOG + "StatusCodeFilter": takes("comparison"),
     _LOG + "ComparisonFilter": takes("value", only={"op": ("GE",)}),
     "envoy.config.core.v3.RuntimeUInt32": takes("default_value", runtime_key="!has no effect: there is no runtime, the default is used."),
@@ -31,7 +35,8 @@ TAKES: Table = {
     _STDOUT: takes("log_format"),
     _STDERR: takes("log_format"),
     "envoy.config.core.v3.SubstitutionFormatString": takes(
-        "text_format text_format_source json_format omit_empty_values", content_type="concerns local replies only"
+        "text_format text_format_source json_format omit_empty_values", content_type="concerns local replies only",
+        later="formatters json_format_options",
     ),
 }
 
@@ -50,7 +55,7 @@ def access_log(message: Any, path: Path, translation: Translation) -> AccessLog 
         translation.error(path, 'access log: "typed_config" is missing. Add it.')
         return None
     place = (path, "typed_config")
-    logger = translation.unpack(given["typed_config"], place, _SINKS, "access logger")
+    logger = translation.unpack(given["typed_config"], place, _SINKS, "access logger", later=True)
     if logger is None:
         return None
     settings = translation.fields(logger, place)
@@ -82,7 +87,7 @@ def _min_status(message: Any, path: Path, translation: Translation) -> int:
     place = (place, "comparison")
     if enum_name(inner["comparison"], "op") != "GE":
         # EQ is the default and so is not among the fields that are set.
-        translation.refuse((place, "op"), f"a status filter with {enum_name(inner['comparison'], 'op')}", "Use GE.")
+        translation.later((place, "op"), f"a status filter with {enum_name(inner['comparison'], 'op')}", "Use GE.")
     comparison = translation.fields(inner["comparison"], place)
     value = translation.fields(comparison["value"], (place, "value")) if "value" in comparison else {}
     return value.get("default_value", 0)

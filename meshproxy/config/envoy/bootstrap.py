@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from meshproxy.config.envoy import (
     address,
     chain,
     cluster,
+    config_source,
     headers,
     http2,
     http_connection_manager,
@@ -35,7 +36,7 @@ from meshproxy.config.envoy.translation import Table, Translation, takes
 from meshproxy.config.native.node import is_local
 from meshproxy.config.problems import Path, Problems
 from meshproxy.config.uniqueness import check_addresses, check_names
-from meshproxy.model import Admin, Listener, Node, RouteTable, Snapshot, Stats
+from meshproxy.model import Admin, Dynamic, HttpConnectionManager, Listener, Node, RouteTable, Snapshot, Stats
 
 _BOOTSTRAP = "envoy.config.bootstrap.v3."
 _OWN_WATCHDOG = "is Envoy's; a worker that hangs is found by meshproxy's own heartbeat"
@@ -50,8 +51,10 @@ TAKES: Table = {
         perf_tracing_file_path="concerns Envoy's own profiler",
     ),
     _BOOTSTRAP + "Bootstrap.StaticResources": takes("listeners clusters secrets"),
-    _BOOTSTRAP + "Bootstrap.DynamicResources": takes(),
-    _BOOTSTRAP + "ClusterManager": takes(),
+    _BOOTSTRAP + "Bootstrap.DynamicResources": takes("ads_config cds_config lds_config"),
+    _BOOTSTRAP + "ClusterManager": takes(
+        "local_cluster_name", enable_deferred_cluster_creation="concerns Envoy's own memory: a cluster without traffic costs little here"
+    ),
     _BOOTSTRAP + "Admin": takes(
         "address access_log access_log_path",
         profile_path="concerns Envoy's own profiler",
@@ -64,18 +67,17 @@ TAKES: Table = {
         admin_layer="has nothing to change: there is no runtime",
     ),
     "envoy.config.core.v3.Node": takes(
-        "id cluster metadata locality",
-        user_agent_name="is told to control planes as it is, whatever is written",
-        user_agent_version="is told to control planes as it is, whatever is written",
-        user_agent_build_version="is told to control planes as it is, whatever is written",
-        client_features="is told to control planes as it is, whatever is written",
+        "id cluster metadata locality user_agent_name user_agent_version user_agent_build_version client_features",
         extensions="is told to control planes as it is, whatever is written",
     ),
+    "envoy.config.core.v3.BuildVersion": takes("version", metadata="is told to nobody"),
+    "envoy.type.v3.SemanticVersion": takes("major_number minor_number patch"),
     "envoy.config.core.v3.Locality": takes("region zone sub_zone"),
 }
 
 TABLE: Table = {
-    **TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES, **http_connection_manager.TAKES,
+    **TAKES, **config_source.TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES,
+    **http_connection_manager.TAKES,
     **listener.TAKES, **stats.TAKES, **chain.TAKES, **http2.TAKES, **http_filters.TAKES, **listener_filters.TAKES, **network_filters.TAKES,
     **rbac.TAKES, **secrets.TAKES, **tls.TAKES, **tracing.TAKES, **upstream.TAKES,
 }
@@ -95,9 +97,10 @@ def read(document: Document, env: Mapping[str, str], problems: Problems) -> Snap
 def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
     """A Bootstrap message."""
     given = translation.fields(message, path)
-    for name in ("dynamic_resources", "cluster_manager", "stats_config"):
-        if name in given:
-            translation.fields(given[name], (path, name))
+    managed = translation.fields(given["cluster_manager"], (path, "cluster_manager")) if "cluster_manager" in given else {}
+    if "local_cluster_name" in managed:
+        translation.problems.refer("cluster", managed["local_cluster_name"], ((path, "cluster_manager"), "local_cluster_name"))
+    dynamic = _dynamic(given["dynamic_resources"], (path, "dynamic_resources"), translation) if "dynamic_resources" in given else Dynamic()
     if "layered_runtime" in given:
         _runtime(given["layered_runtime"], (path, "layered_runtime"), translation)
     place = (path, "static_resources")
@@ -116,7 +119,18 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
     check_names("cluster", ((item.name, (where, "name")) for item, where in clusters), problems)
     check_names("listener", ((item.name, where) for item, where in listeners), problems)
     check_addresses(listeners, admin, (path, "admin"), problems)
-    problems.unresolved("cluster", {item.name: None for item, _ in clusters}, "Add it to static_resources.clusters or correct the name.")
+    names = {item.name: None for item, _ in clusters}
+    problems.unresolved("cluster", names, "Add it to static_resources.clusters or correct the name.")
+    primary = {item.name: None for item, _ in clusters if item.discovery != "found"}
+    remedy = "Add it to static_resources.clusters: control planes are reached by clusters of the file that need none themselves."
+    problems.unresolved(config_source.BOOTSTRAP_CLUSTER, primary, remedy)
+    asked = {"ads_config": None} if dynamic.ads is not None else {}
+    problems.unresolved("aggregated stream", asked, "Add dynamic_resources.ads_config.")
+    if problems.sourced and not (node.id and node.cluster):
+        where, what = problems.sourced[0]
+        wrong = f'{what}: a control plane tells proxies apart by node "id" and "cluster", and one of them is missing.'
+        problems.error(where, f"{wrong} Set both under node.")
+    tags = stats.stats_tags(given["stats_config"], (path, "stats_config"), translation) if "stats_config" in given else ()
     made: dict[str, Any] = {"flush_interval_s": seconds(given["stats_flush_interval"])} if "stats_flush_interval" in given else {}
     return Snapshot(
         listeners=tuple(item for item, _ in listeners),
@@ -125,7 +139,8 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
         secrets=problems.secrets.all(),
         admin=admin,
         node=node,
-        stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), **made),
+        stats=Stats(sinks=tuple(sink for sink in sinks if sink is not None), tags=tags, **made),
+        dynamic=dynamic,
     )
 
 
@@ -134,15 +149,19 @@ def _numbered(given: dict[str, Any], path: Path, field: str) -> list[tuple[Any, 
 
 
 def _tables(entrances: list[listener.Entrance]) -> tuple[list[tuple[Listener, Path]], list[RouteTable]]:
-    """Route configurations of one name with different content are told apart by their listener's name."""
+    """Route configurations of one name with different content are told apart by their listener's name; those of RDS keep theirs."""
+    asked = {
+        each.terminal.route_table for entrance in entrances for each in entrance.listener.all_chains
+        if isinstance(each.terminal, HttpConnectionManager) and each.terminal.rds is not None
+    }
     tables: dict[str, RouteTable] = {}
     listeners = []
     for entrance in entrances:
         whole, chains = entrance.listener, []
         for each, table in zip(whole.all_chains, entrance.tables, strict=True):
             if table is not None:
-                if tables.get(table.name, table) != table:
-                    table = msgspec.structs.replace(table, name=_free_name(f"{whole.name}/{table.name}", tables))
+                if table.name in asked or tables.get(table.name, table) != table:
+                    table = msgspec.structs.replace(table, name=free_name(f"{whole.name}/{table.name}", {**tables, **dict.fromkeys(asked)}))
                     each = msgspec.structs.replace(each, terminal=msgspec.structs.replace(each.terminal, route_table=table.name))
                 tables[table.name] = table
             chains.append(each)
@@ -151,7 +170,8 @@ def _tables(entrances: list[listener.Entrance]) -> tuple[list[tuple[Listener, Pa
     return listeners, list(tables.values())
 
 
-def _free_name(wanted: str, taken: dict[str, RouteTable]) -> str:
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """The name, or with a number behind it one that is not taken."""
     name, number = wanted, 1
     while name in taken:
         number += 1
@@ -177,7 +197,41 @@ def _node(message: Any, path: Path, translation: Translation) -> Node:
     given = translation.fields(message, path)
     locality = translation.fields(given["locality"], (path, "locality")) if "locality" in given else {}
     metadata = access_log.plain_struct(given["metadata"]) if "metadata" in given else {}
-    return Node(id=given.get("id", ""), cluster=given.get("cluster", ""), metadata=metadata, **locality)
+    return Node(
+        id=given.get("id", ""),
+        cluster=given.get("cluster", ""),
+        metadata=metadata,
+        user_agent_name=given.get("user_agent_name", ""),
+        user_agent_version=given.get("user_agent_version", ""),
+        user_agent_build_version=_version(given.get("user_agent_build_version"), (path, "user_agent_build_version"), translation),
+        client_features=tuple(given.get("client_features", ())),
+        **locality,
+    )
+
+
+def _version(message: Any, path: Path, translation: Translation) -> str:
+    given = translation.fields(message, path) if message is not None else {}
+    if "version" not in given:
+        return ""
+    numbers = translation.fields(given["version"], (path, "version"))
+    return ".".join(str(numbers.get(field, 0)) for field in ("major_number", "minor_number", "patch"))
+
+
+def _dynamic(message: Any, path: Path, translation: Translation) -> Dynamic:
+    """What comes from control planes as a whole."""
+    given = translation.fields(message, path)
+    translation.problems.sourced += [((path, field), f'"{field}"') for field in given]
+    made: dict[str, Any] = {}
+    if "ads_config" in given:
+        place = (path, "ads_config")
+        ads = config_source.api_config_source(given["ads_config"], place, translation)
+        if ads is not None and ads.kind not in ("grpc", "delta_grpc"):
+            translation.error((place, "api_type"), "an aggregated stream is by gRPC. Use GRPC or DELTA_GRPC.")
+        made["ads"] = ads
+    for field, ours in (("cds_config", "cds"), ("lds_config", "lds")):
+        if field in given:
+            made[ours] = config_source.config_source(given[field], (path, field), translation)
+    return Dynamic(**made)
 
 
 def _runtime(message: Any, path: Path, translation: Translation) -> None:

@@ -9,6 +9,7 @@ from meshproxy.config.envoy import network_filters, tls
 from meshproxy.config.envoy.address import cidrs
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.http_connection_manager import HCM, connection_manager
+from meshproxy.config.envoy.told_filters import is_told
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.problems import Path
 from meshproxy.model import ChainMatch, ConnectionFilter, FilterChain, HttpConnectionManager, RouteTable, SniCluster
@@ -92,6 +93,8 @@ def _filters(
                 translation.error(place, f'filter "{message.name}": "typed_config" is missing. Add it.')
             continue
         inside = (place, "typed_config")
+        if index + 1 < len(messages) and is_told(given["typed_config"], inside, translation):
+            continue
         inner = translation.unpack(given["typed_config"], inside, _SUPPORTED, "network filter")
         if inner is None:
             continue

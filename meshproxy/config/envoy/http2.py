@@ -32,6 +32,7 @@ TAKES: Table = {
         only={"allow_metadata": (False,)},
         use_oghttp2_codec="chooses among Envoy's own codecs",
         max_metadata_size="concerns metadata frames, which are refused where they would be turned on",
+        later="custom_settings_parameters allow_metadata",
     ),
     _CORE + "KeepaliveSettings": takes("interval timeout interval_jitter connection_idle_interval"),
 }

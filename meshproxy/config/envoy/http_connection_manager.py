@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from meshproxy.config.envoy.access_log import access_logs
+from meshproxy.config.envoy.config_source import config_source
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.http2 import http2_settings
 from meshproxy.config.envoy.http_filters import http_filters
@@ -20,8 +21,9 @@ _PRESERVE_CASE = "envoy.extensions.http.header_formatters.preserve_case.v3.Prese
 
 TAKES: Table = {
     HCM: takes(
-        "stat_prefix codec_type route_config http_filters add_user_agent common_http_protocol_options http_protocol_options server_name "
-        "server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout drain_timeout "
+        "stat_prefix codec_type route_config rds http_filters add_user_agent common_http_protocol_options http_protocol_options "
+        "server_name server_header_transformation max_request_headers_kb stream_idle_timeout request_timeout request_headers_timeout "
+        "drain_timeout "
         "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
         "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
         "strip_matching_host_port strip_any_host_port http2_protocol_options forward_client_cert_details set_current_client_cert_details "
@@ -30,12 +32,19 @@ TAKES: Table = {
             "path_with_escaped_slashes_action": ("IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"),
             "stream_error_on_invalid_http_message": (False,),
         },
+        later="http1_safe_max_connection_duration http3_protocol_options scheme_header_transformation "
+        "stream_flush_timeout access_log_flush_interval flush_access_log_on_new_request access_log_options "
+        "internal_address_config represent_ipv4_remote_address_as_ipv4_mapped_ipv6 request_id_extension "
+        "local_reply_config proxy_status_config typed_header_validation_config append_x_forwarded_port "
+        "append_local_overload add_proxy_protocol_connection_state stream_error_on_invalid_http_message",
     ),
+    _PACKAGE + "Rds": takes("config_source route_config_name"),
     _PACKAGE + "HttpConnectionManager.UpgradeConfig": takes("upgrade_type enabled"),
     _PACKAGE + "HttpConnectionManager.SetCurrentClientCertDetails": takes("subject cert chain dns uri"),
     "envoy.config.core.v3.HttpProtocolOptions": takes(
         "idle_timeout max_connection_duration max_headers_count max_stream_duration headers_with_underscores_action "
         "max_requests_per_connection",
+        later="max_response_headers_kb",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": takes(
         "allow_absolute_url accept_http_10 default_host_for_http_10 header_key_format",
@@ -43,8 +52,13 @@ TAKES: Table = {
         enable_trailers="is what is done anyway: trailers are handed on",
         allow_custom_methods="is what is done anyway: every method is handed on",
         use_balsa_parser="chooses among Envoy's own parsers",
+        later="send_fully_qualified_url ignore_http_11_upgrade allow_chunked_length "
+        "override_stream_error_on_invalid_http_message",
     ),
-    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": takes("stateful_formatter"),
+    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": takes(
+        "stateful_formatter",
+        later="proper_case_words",
+    ),
     _PRESERVE_CASE: takes(forward_reason_phrase="is what is done anyway", formatter_type_on_envoy_headers="concerns Envoy's own headers"),
 }
 _CODECS = {"AUTO": "auto", "HTTP1": "http1", "HTTP2": "http2"}
@@ -70,15 +84,14 @@ _WRAPPED = ("add_user_agent", "use_remote_address", "generate_request_id", "norm
 
 
 class Managed(NamedTuple):
-    """A connection manager with the routes written in it, and where they stand."""
+    """A connection manager, with the routes that are written in it; None = they are asked for."""
 
     manager: HttpConnectionManager
-    table: RouteTable
-    table_path: Path
+    table: RouteTable | None
 
 
 def connection_manager(message: Any, path: Path, translation: Translation, listener: str) -> Managed | None:
-    """An HttpConnectionManager with an inline route configuration; a nameless one takes the listener's name."""
+    """An HttpConnectionManager; an inline route configuration without a name takes the listener's."""
     given = translation.fields(message, path)
     settings: dict[str, Any] = {ours: seconds(given[theirs]) for theirs, ours in _TIMES.items() if theirs in given}
     settings.update({ours: given[theirs] for theirs, ours in _PLAIN.items() if theirs in given})
@@ -101,13 +114,19 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
     codec = enum_name(message, "codec_type")
     if codec not in _CODECS:
         translation.refuse((path, "codec_type"), f"codec_type {codec}", "Use AUTO, HTTP1 or HTTP2.")
-    if "route_config" not in given:
+    table: RouteTable | None = None
+    if "rds" in given:
+        name = _rds(given["rds"], (path, "rds"), translation, settings)
+        if not name:
+            return None
+    elif "route_config" in given:
+        table = route_table(given["route_config"], (path, "route_config"), translation, listener)
+        name = table.name
+    else:
         return None
-    place = (path, "route_config")
-    table = route_table(given["route_config"], place, translation, listener)
     manager = HttpConnectionManager(
         stat_prefix=given.get("stat_prefix", ""),
-        route_table=table.name,
+        route_table=name,
         codec=_CODECS.get(codec, "auto"),
         # Envoy's default, so that a client sees no other name than with Envoy.
         server_name=given.get("server_name") or "envoy",
@@ -115,7 +134,23 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
         strip_port="any" if given.get("strip_any_host_port") else "matching" if given.get("strip_matching_host_port") else "none",
         **settings,
     )
-    return Managed(manager, table, place)
+    return Managed(manager, table)
+
+
+def _rds(message: Any, path: Path, translation: Translation, settings: dict[str, Any]) -> str:
+    """The name of a route configuration that is asked for, "" after a problem was told."""
+    translation.problems.sourced.append((path, '"rds"'))
+    given = translation.fields(message, path)
+    name = given.get("route_config_name", "")
+    if "config_source" not in given:
+        translation.error(path, '"config_source" is missing. Add it, like config_source: {ads: {}, resource_api_version: V3}.')
+        return ""
+    settings["rds"] = config_source(given["config_source"], (path, "config_source"), translation, translation.owner)
+    if not name:
+        translation.error(path, '"route_config_name" is missing. Add the name that the routes are asked for by.')
+    elif name.startswith("xdstp:"):
+        translation.refuse((path, "route_config_name"), "an xdstp name", "Write a plain name.")
+    return name if settings["rds"] is not None else ""
 
 
 def _shared(message: Any, path: Path, translation: Translation) -> dict[str, Any]:

@@ -28,8 +28,13 @@ TAKES: Table = {
         reuse_port="is what is done anyway",
         enable_reuse_port="is what is done anyway: each worker has a socket of its own",
         max_connections_to_accept_per_socket_event="has a bound of its own",
+        later="socket_options tcp_fast_open_queue_length connection_balance_config enable_mptcp ignore_global_conn_limit "
+        "bypass_overload_manager drain_type",
     ),
-    _LISTENER + "AdditionalAddress": takes("address"),
+    _LISTENER + "AdditionalAddress": takes(
+        "address",
+        later="socket_options",
+    ),
 }
 
 

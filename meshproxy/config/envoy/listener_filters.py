@@ -17,10 +17,14 @@ PROXY_PROTOCOL = _FILTERS + "proxy_protocol.v3.ProxyProtocol"
 ORIGINAL_DST = _FILTERS + "original_dst.v3.OriginalDst"
 
 TAKES: Table = {
-    "envoy.config.listener.v3.ListenerFilter": takes("typed_config", name="is a label only"),
+    "envoy.config.listener.v3.ListenerFilter": takes(
+        "typed_config", name="is a label only",
+        later="filter_disabled",
+    ),
     TLS_INSPECTOR: takes(
         "enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size",
         only={"close_connection_on_client_hello_parsing_errors": (False,), "max_client_hello_size": (16384,)},
+        later="max_client_hello_size",
     ),
     HTTP_INSPECTOR: takes(),
     PROXY_PROTOCOL: takes(

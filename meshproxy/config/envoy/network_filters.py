@@ -38,6 +38,9 @@ TAKES: Table = {
         "stat_prefix cluster weighted_clusters idle_timeout access_log max_connect_attempts max_downstream_connection_duration "
         "access_log_flush_interval flush_access_log_on_connected access_log_options",
         only={"upstream_connect_mode": ("IMMEDIATE",)},
+        later="downstream_idle_timeout upstream_idle_timeout backoff_options hash_policy "
+        "max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs max_early_data_bytes "
+        "upstream_connect_mode",
     ),
     TCP_PROXY + ".WeightedCluster": takes("clusters"),
     TCP_PROXY + ".WeightedCluster.ClusterWeight": takes("name weight"),
@@ -96,10 +99,11 @@ def _clusters(given: dict[str, Any], path: Path, translation: Translation, any_c
             places.append((inside, "name"))
     elif given.get("cluster"):
         made, places = [TcpCluster(name=given["cluster"])], [(path, "cluster")]
-    elif "cluster" in given:
+    elif "cluster" in given and not any_cluster:
         translation.error((path, "cluster"), "it is empty. Give it a value.")
     for one, place in zip(made, places, strict=True):
-        if one.name and not any_cluster:
+        # A control plane may send the cluster later: until then connections are closed.
+        if one.name and not any_cluster and not translation.dynamic:
             translation.problems.refer("cluster", one.name, place)
     return tuple(made)
 

@@ -47,6 +47,7 @@ class Reader:
     def __init__(self, problems: Problems, types: MessageTypes) -> None:
         self._problems = problems
         self._types = types
+        self._tolerant = False
         self._plans: dict[str, dict[str, _Field]] = {}
         self._special: dict[str, Callable[[Message, Any, Path], None]] = {
             "google.protobuf.Any": self._any,
@@ -57,6 +58,11 @@ class Reader:
             **{f"google.protobuf.{name}Value": self._wrapper
                for name in ("Bool", "UInt32", "UInt64", "Int32", "Int64", "Double", "Float", "String", "Bytes")},
         }
+
+    def reading(self, problems: Problems, tolerant: bool) -> Reader:
+        """Itself, with other problems from now on. `tolerant`: fields that are not known are skipped, as in a control plane's bytes."""
+        self._problems, self._tolerant = problems, tolerant
+        return self
 
     def read(self, message: Message, data: Any, path: Path) -> None:
         if type(data) is not dict:
@@ -159,6 +165,8 @@ class Reader:
         return _Field(field.name, field.is_repeated, is_map, oneof, fill, convert, plain)
 
     def _unknown(self, key: str, message: Message, plan: dict[str, _Field], path: Path) -> None:
+        if self._tolerant:
+            return
         near = did_you_mean(key, [name for name in plan if "_" in name or name.islower()])
         name = message.DESCRIPTOR.full_name
         self._problems.error((path, key), f'{name} has no field "{key}"{near}. Correct or remove it.')

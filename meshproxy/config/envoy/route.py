@@ -8,6 +8,7 @@ from meshproxy.config import rules
 from meshproxy.config.envoy.address import data_source, regex, rewrite
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.headers import MUTATION_FIELDS, header_match, mutations, query_match
+from meshproxy.config.envoy.messages import name_in
 from meshproxy.config.envoy.tracing import decorator, route_tracing
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.native.route import check_hosts
@@ -34,16 +35,20 @@ MOST_BODY_BYTES = 4096
 TAKES: Table = {
     _ROUTE + "RouteConfiguration": takes(
         f"name virtual_hosts internal_only_headers most_specific_header_mutations_wins validate_clusters "
-        f"max_direct_response_body_size_bytes ignore_port_in_host_matching {MUTATION_FIELDS}",
+        f"max_direct_response_body_size_bytes ignore_port_in_host_matching typed_per_filter_config {MUTATION_FIELDS}",
         metadata=_NO_READER,
+        later="request_mirror_policies",
     ),
     _ROUTE + "VirtualHost": takes(
         f"name domains routes require_tls include_request_attempt_count include_attempt_count_in_response retry_policy "
-        f"per_request_buffer_limit_bytes request_body_buffer_limit {MUTATION_FIELDS}",
+        f"per_request_buffer_limit_bytes request_body_buffer_limit typed_per_filter_config {MUTATION_FIELDS}",
         metadata=_NO_READER,
+        later="virtual_clusters rate_limits cors retry_policy_typed_config hedge_policy include_is_timeout_retry_header "
+        "request_mirror_policies",
     ),
     _ROUTE + "Route": takes(
-        f"name match route redirect direct_response decorator tracing {MUTATION_FIELDS}", metadata=_NO_READER
+        f"name match route redirect direct_response decorator tracing typed_per_filter_config {MUTATION_FIELDS}", metadata=_NO_READER,
+        later="per_request_buffer_limit_bytes request_body_buffer_limit stat_prefix",
     ),
     _ROUTE + "RouteMatch": takes(
         "prefix path safe_regex path_separated_prefix connect_matcher case_sensitive headers query_parameters grpc"
@@ -52,21 +57,30 @@ TAKES: Table = {
     _ROUTE + "RouteMatch.GrpcRouteMatchOptions": takes(),
     _ROUTE + "RouteAction": takes(
         "cluster weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite "
-        "append_x_forwarded_host timeout idle_timeout retry_policy priority upgrade_configs max_stream_duration"
+        "append_x_forwarded_host timeout idle_timeout retry_policy priority upgrade_configs max_stream_duration",
+        later="flush_timeout early_data_policy retry_policy_typed_config request_mirror_policies rate_limits "
+        "include_vh_rate_limits hash_policy cors max_grpc_timeout grpc_timeout_offset internal_redirect_policy "
+        "internal_redirect_action max_internal_redirects hedge_policy",
     ),
     _ROUTE + "RouteAction.MaxStreamDuration": takes("max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset"),
     _ROUTE + "RouteAction.UpgradeConfig": takes("upgrade_type enabled"),
     _ROUTE + "WeightedCluster": takes("clusters total_weight", runtime_key_prefix="!has no effect: there is no runtime."),
-    _ROUTE + "WeightedCluster.ClusterWeight": takes(f"name weight host_rewrite_literal {MUTATION_FIELDS}"),
+    _ROUTE + "WeightedCluster.ClusterWeight": takes(f"name weight host_rewrite_literal typed_per_filter_config {MUTATION_FIELDS}"),
+    _ROUTE + "FilterConfig": takes("config is_optional disabled"),
     _ROUTE + "RetryPolicy": takes(
-        "retry_on num_retries per_try_timeout retry_host_predicate host_selection_retry_max_attempts retriable_status_codes retry_back_off"
+        "retry_on num_retries per_try_timeout retry_host_predicate host_selection_retry_max_attempts retriable_status_codes retry_back_off",
+        later="per_try_idle_timeout retry_priority retry_options_predicates rate_limited_retry_back_off retriable_headers "
+        "retriable_request_headers",
     ),
     _ROUTE + "RetryPolicy.RetryBackOff": takes("base_interval max_interval"),
     _ROUTE + "RetryPolicy.RetryHostPredicate": takes("name typed_config"),
     _ROUTE + "RedirectAction": takes(
         "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite response_code strip_query"
     ),
-    _ROUTE + "DirectResponseAction": takes("status body"),
+    _ROUTE + "DirectResponseAction": takes(
+        "status body",
+        later="body_format",
+    ),
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate": takes(),
 }
 
@@ -78,6 +92,10 @@ _RETRY_ON = {
 _RETRY_ON_LATER = {"envoy-ratelimited", "retriable-headers", "http3-post-connect-failure"}
 _GRPC = HeaderMatch(name="content-type", string=StringMatch("regex", r"application/grpc(\+.*)?"))
 """What Envoy takes for a gRPC request."""
+_TOLD_PER_FILTER = frozenset(f"envoy.extensions.filters.http.{name}" for name in (
+    "cors.v3.CorsPolicy", "compressor.v3.CompressorPerRoute", "buffer.v3.BufferPerRoute", "tap.v3.Tap",
+))
+"""Without them fewer requests are answered here, and none goes elsewhere."""
 _TLS = {"NONE": "none", "EXTERNAL_ONLY": "external", "ALL": "all"}
 _NOT_FOUND = {"SERVICE_UNAVAILABLE": 503, "NOT_FOUND": 404, "INTERNAL_SERVER_ERROR": 500}
 _REDIRECTS = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
@@ -86,6 +104,7 @@ _REDIRECTS = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORA
 def route_table(message: Any, path: Path, translation: Translation, default_name: str = "", static: bool = True) -> RouteTable:
     """A RouteConfiguration. `static`: unknown clusters are refused unless `validate_clusters` is false (by RDS it is the other way)."""
     given = translation.fields(message, path)
+    _per_filter(given, path, translation)
     validate = given["validate_clusters"].value if "validate_clusters" in given else static
     most = given["max_direct_response_body_size_bytes"].value if "max_direct_response_body_size_bytes" in given else MOST_BODY_BYTES
     reading = _Routes(translation, validate, most)
@@ -102,6 +121,29 @@ def route_table(message: Any, path: Path, translation: Translation, default_name
     )
 
 
+def _per_filter(given: dict[str, Any], path: Path, translation: Translation) -> None:
+    """Settings of filters below the connection manager. Of a control plane's those are told that decide nothing about a request's way."""
+    if "typed_per_filter_config" not in given:
+        return
+    place = (path, "typed_per_filter_config")
+    if not translation.dynamic:
+        translation.refuse(place, '"typed_per_filter_config"')
+        return
+    for name, packed in given["typed_per_filter_config"].items():
+        inside, optional = (place, name), False
+        if name_in(packed.type_url) == _ROUTE + "FilterConfig":
+            outer = translation.unpack(packed, inside, (_ROUTE + "FilterConfig",), "filter settings")
+            fields = translation.fields(outer, inside) if outer is not None else {}
+            if "config" not in fields:
+                continue  # switches a filter off or on; those that decide are not there to be switched
+            packed, optional = fields["config"], fields.get("is_optional", False)
+        kind = name_in(translation.resolved(packed, inside).type_url)
+        if kind in _TOLD_PER_FILTER or optional:
+            translation.later(inside, kind)
+        else:
+            translation.refuse(inside, f"filter settings {kind}")
+
+
 class _Routes:
     """Translates what is below one route configuration."""
 
@@ -113,16 +155,22 @@ class _Routes:
 
     def virtual_host(self, message: Any, path: Path) -> VirtualHost:
         given = self._fields(message, path)
-        domains = tuple(given.get("domains", ()))
-        for index, domain in enumerate(domains):
+        _per_filter(given, path, self._t)
+        kept: list[str] = []
+        for index, domain in enumerate(given.get("domains", ())):
             if wrong := rules.domain(domain):
+                if self._t.dynamic and "*" in domain:
+                    # Envoy takes such a one to the letter, and no Host has a star.
+                    self._t.later(((path, "domains"), index), f'domain "{domain}"')
+                    continue
                 self._t.error(((path, "domains"), index), wrong)
+            kept.append(domain)
         place = (path, "routes")
         routes = [self.route(route, (place, index)) for index, route in enumerate(given.get("routes", ()))]
         limits = [given[name].value for name in ("request_body_buffer_limit", "per_request_buffer_limit_bytes") if name in given]
         return VirtualHost(
             name=given.get("name", ""),
-            domains=domains,
+            domains=tuple(kept),
             routes=tuple(route for route in routes if route is not None),
             mutations=mutations(given, path, self._t),
             retry=self.retry(given["retry_policy"], (path, "retry_policy")) if "retry_policy" in given else None,
@@ -141,6 +189,7 @@ class _Routes:
             return None
         if isinstance(action, ForwardAction) and action.prefix_rewrite and where.kind == "regex":
             self._t.error(((path, "route"), "prefix_rewrite"), "a safe_regex match has no prefix to rewrite. Use regex_rewrite.")
+        _per_filter(given, path, self._t)
         if len(match) == 1 and given.keys() <= {"match", "route"}:
             return Route(path=where, action=action)
         place = (path, "match")
@@ -240,6 +289,7 @@ class _Routes:
         for index, item in enumerate(given.get("clusters", ())):
             place = ((path, "clusters"), index)
             target = self._fields(item, place)
+            _per_filter(target, place, self._t)
             name = target.get("name", "")
             if name:
                 self._refer(name, (place, "name"))
@@ -261,7 +311,7 @@ class _Routes:
         words = [word.strip() for word in given.get("retry_on", "").split(",") if word.strip()]
         for word in words:
             if word in _RETRY_ON_LATER:
-                self._t.refuse((path, "retry_on"), f'retry_on "{word}"', "Leave the word out.")
+                self._t.later((path, "retry_on"), f'retry_on "{word}"', "Leave the word out.")
             elif word not in _RETRY_ON:
                 self._t.error((path, "retry_on"), f'"{word}" is no condition of retry_on. Use: {", ".join(sorted(_RETRY_ON))}.')
         base, longest = self._back_off(given, path)
@@ -295,11 +345,11 @@ class _Routes:
             predicate = self._fields(item, place)
             if "typed_config" in predicate:
                 packed, inside = predicate["typed_config"], (place, "typed_config")
-                found |= self._t.unpack(packed, inside, (_PREVIOUS_HOSTS,), "host predicate") is not None
+                found |= self._t.unpack(packed, inside, (_PREVIOUS_HOSTS,), "host predicate", later=True) is not None
             elif predicate.get("name") == "envoy.retry_host_predicates.previous_hosts":
                 found = True
             else:
-                self._t.refuse((place, "name"), f'host predicate "{predicate.get("name", "")}"')
+                self._t.later((place, "name"), f'host predicate "{predicate.get("name", "")}"')
         return found
 
     def _redirect(self, message: Any, path: Path) -> Redirect:

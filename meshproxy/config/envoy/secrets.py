@@ -13,6 +13,7 @@ from meshproxy.config import tls_rules
 from meshproxy.config.document import Document
 from meshproxy.config.envoy import address
 from meshproxy.config.envoy.address import string_match
+from meshproxy.config.envoy.config_source import config_source, watched_directory
 from meshproxy.config.envoy.messages import MessageTypes
 from meshproxy.config.envoy.reader import Reader
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
@@ -27,7 +28,10 @@ _RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
 
 TAKES: Table = {
     _TLS + "Secret": takes("name tls_certificate session_ticket_keys validation_context"),
-    _TLS + "TlsCertificate": takes("certificate_chain private_key password ocsp_staple watched_directory"),
+    _TLS + "TlsCertificate": takes(
+        "certificate_chain private_key password ocsp_staple watched_directory",
+        later="signed_certificate_timestamp",
+    ),
     _TLS + "TlsSessionTicketKeys": takes("keys"),
     _TLS + "CertificateValidationContext": takes(
         "trusted_ca system_root_certs watched_directory verify_certificate_spki verify_certificate_hash match_typed_subject_alt_names "
@@ -37,11 +41,6 @@ TAKES: Table = {
     _TLS + "CertificateValidationContext.SystemRootCerts": takes(),
     _TLS + "SubjectAltNameMatcher": takes("san_type matcher oid"),
     _TLS + "SdsSecretConfig": takes("name sds_config"),
-    _CORE + "ConfigSource": takes(
-        "path path_config_source resource_api_version", initial_fetch_timeout="concerns control planes: a file is read at once"
-    ),
-    _CORE + "PathConfigSource": takes("path watched_directory"),
-    _CORE + "WatchedDirectory": takes("path"),
     _RESPONSE: takes("resources", version_info="is a label only", nonce="concerns streams", type_url="is told by the resources themselves"),
 }
 _SANS = {"EMAIL": "email", "DNS": "dns", "URI": "uri", "IP_ADDRESS": "ip", "OTHER_NAME": "other_name"}
@@ -77,12 +76,13 @@ def static_secrets(messages: Any, path: Path, translation: Translation) -> dict[
         place = (path, index)
         if message.name in made:
             translation.error((place, "name"), f'secret "{message.name}" is defined twice. Rename or remove one.')
-        if (named := _secret(message, place, translation, Origin(message.name))) is not None:
+        if (named := secret(message, place, translation, Origin(message.name))) is not None:
             made[message.name] = named
     return made
 
 
-def _secret(message: Any, path: Path, translation: Translation, origin: Origin) -> Named | None:
+def secret(message: Any, path: Path, translation: Translation, origin: Origin) -> Named | None:
+    """A Secret; None after a problem was told."""
     given = translation.fields(message, path)
     if not given.get("name"):
         translation.error(path, 'secret: "name" is missing. Add it.')
@@ -95,6 +95,8 @@ def _secret(message: Any, path: Path, translation: Translation, origin: Origin) 
             if field == "session_ticket_keys":
                 return Named(field, ticket_keys(given[field], place, translation, origin))
             made = validation_context(given[field], place, translation, origin)
+            if made != PeerValidation(trusted_ca=made.trusted_ca):
+                translation.problems.secrets.has_rules(made.trusted_ca)
             return Named(field, made.trusted_ca, made)
     translation.error(path, f'secret "{given["name"]}" has nothing in it. Add one of {", ".join(_KINDS)}.')
     return None
@@ -120,10 +122,7 @@ def part(message: Any, path: Path, translation: Translation) -> Part | None:
 
 
 def _watched(given: dict[str, Any], path: Path, translation: Translation, origin: Origin) -> str:
-    if "watched_directory" not in given:
-        return origin.watched_directory
-    folder = translation.fields(given["watched_directory"], (path, "watched_directory")).get("path", "")
-    return os.path.abspath(folder) if folder else ""
+    return watched_directory(given, path, translation) if "watched_directory" in given else origin.watched_directory
 
 
 def certificate(message: Any, path: Path, translation: Translation, origin: Origin = HERE) -> str:
@@ -235,7 +234,7 @@ def sds(message: Any, path: Path, translation: Translation, field: str) -> Named
     given = translation.fields(message, path)
     name = given.get("name", "")
     if "sds_config" in given:
-        found = _in_file(name, given["sds_config"], (path, "sds_config"), translation)
+        found = _sourced(name, field, given["sds_config"], (path, "sds_config"), translation)
     else:
         found = translation.secrets.get(name)
         if found is None and name:
@@ -248,27 +247,25 @@ def sds(message: Any, path: Path, translation: Translation, field: str) -> Named
     return found
 
 
-def _in_file(name: str, message: Any, path: Path, translation: Translation) -> Named | None:
-    given = translation.fields(message, path)
-    place, watched = (path, "path"), ""
-    file = given.get("path", "")
-    if "path_config_source" in given:
-        place = (path, "path_config_source")
-        source = translation.fields(given["path_config_source"], place)
-        file = source.get("path", "")
-        watched = _watched(source, place, translation, HERE)
-    if not file:
-        # What else there is was refused by its name.
-        if not given.keys() & {"path", "path_config_source"} and not message.WhichOneof("config_source_specifier"):
-            translation.error(path, '"path_config_source" is missing. Add it.')
+def _sourced(name: str, field: str, message: Any, path: Path, translation: Translation) -> Named | None:
+    """A secret of a file, which is read now, or of a control plane, which is waited for."""
+    source = config_source(message, path, translation, translation.owner)
+    if source is None or not name:
         return None
+    if source.kind != "path":
+        specifier = message.WhichOneof("config_source_specifier")
+        translation.problems.sourced.append(((path, specifier), f'"{specifier}"'))
+        made = translation.problems.secrets.awaited(name, source, path)
+        translation.asked[made] = field
+        return Named(field, made, PeerValidation(trusted_ca=made) if field == "validation_context" else None)
+    place = (path, "path" if message.HasField("path") else "path_config_source")
     try:
-        found = documents.read(os.path.abspath(file))
+        found = documents.read(source.path)
     except ConfigError as error:
         for problem in error.problems:
             translation.error(place, f"{problem.file}{f':{problem.line}' if problem.line else ''}: {problem.message}")
         return None
-    return _picked(name, found, watched, translation, place)
+    return _picked(name, found, source.watched_directory, translation, place)
 
 
 def _picked(name: str, document: Document, watched: str, translation: Translation, named_at: Path) -> Named | None:
@@ -280,10 +277,10 @@ def _picked(name: str, document: Document, watched: str, translation: Translatio
     resources = translation.fields(response, document).get("resources", ())
     for index, packed in enumerate(resources):
         place = ((document, "resources"), index)
-        secret = translation.unpack(packed, place, (_TLS + "Secret",), "resource")
-        if secret is not None and secret.name == name:
+        found = translation.unpack(packed, place, (_TLS + "Secret",), "resource")
+        if found is not None and found.name == name:
             origin = Origin(f"{name} of {document.file}", document.file, watched)
-            return _secret(secret, place, translation, origin)
+            return secret(found, place, translation, origin)
     translation.error(named_at, f'"{document.file}" has no secret "{name}". Add it there or correct the name.')
     return None
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshproxy.config import rules
 from meshproxy.config.envoy.address import address
 from meshproxy.config.envoy.translation import Table, Translation, takes
 from meshproxy.config.problems import Path
-from meshproxy.model import PipeAddress, StatsSink
+from meshproxy.model import PipeAddress, StatsSink, StatsTag
 
 _METRICS = "envoy.config.metrics.v3."
 _STATSD = _METRICS + "StatsdSink"
@@ -17,8 +18,18 @@ TAKES: Table = {
     _METRICS + "StatsSink": takes("typed_config", name="is a label only"),
     _STATSD: takes("address tcp_cluster_name prefix"),
     _DOGSTATSD: takes("address prefix max_bytes_per_datagram"),
-    _METRICS + "StatsConfig": takes(only={"use_all_default_tags": (True,)}),
+    _METRICS + "StatsConfig": takes("stats_tags", only={"use_all_default_tags": (True,)}),
+    _METRICS + "TagSpecifier": takes("tag_name regex fixed_value"),
 }
+ENVOY_TAGS = frozenset("envoy." + name for name in """
+    response_code response_code_class http_conn_manager_prefix http_user_agent ext_authz_prefix listener_address listener_manager
+    http_conn_manager_listener_prefix cluster_name virtual_host virtual_cluster route rds_route_config scoped_rds_config ssl_cipher
+    ssl_cipher_suite ssl_curve ssl_sigalg ssl_version cipher_suite grpc_bridge_method grpc_bridge_service mongo_prefix mongo_cmd
+    mongo_callsite mongo_collection ratelimit_prefix local_http_ratelimit_prefix local_network_ratelimit_prefix
+    local_listener_ratelimit_prefix dns_filter_prefix connection_limit_prefix rbac_prefix rbac_http_prefix rbac_policy_name tcp_prefix
+    udp_prefix fault_downstream_cluster dynamo_operation dynamo_table dynamo_partition_id google_grpc_client_prefix clientssl_prefix
+    redis_prefix thrift_prefix worker_id xds_resource_name xds_authority proxy_protocol_version proxy_protocol_prefix
+    """.split())
 _PREFIX = "envoy"
 """Envoy's default prefix of names."""
 
@@ -50,3 +61,22 @@ def stats_sink(message: Any, path: Path, translation: Translation) -> StatsSink 
         translation.refuse(((place, "address"), "pipe"), "a UNIX socket of a statsd server", "Use UDP.")
         return None
     return StatsSink(address=target, **made) if target is not None else None
+
+
+def stats_tags(message: Any, path: Path, translation: Translation) -> tuple[StatsTag, ...]:
+    """A StatsConfig's tags. One that has only a name is Envoy's own of that name, which is there anyway."""
+    made = []
+    for index, item in enumerate(translation.fields(message, path).get("stats_tags", ())):
+        place = ((path, "stats_tags"), index)
+        given = translation.fields(item, place)
+        if not given.get("tag_name"):
+            translation.error(place, 'stats tag: "tag_name" is missing. Add it.')
+        elif "fixed_value" in given:
+            made.append(StatsTag(name=given["tag_name"], value=given["fixed_value"]))
+        elif given.get("regex"):
+            if wrong := rules.tag_regex(given["regex"]):
+                translation.error((place, "regex"), wrong)
+            made.append(StatsTag(name=given["tag_name"], regex=given["regex"]))
+        elif given["tag_name"] not in ENVOY_TAGS:
+            translation.error(place, f'"{given["tag_name"]}" is no tag of Envoy\'s own. Add a regex or a fixed_value.')
+    return tuple(made)

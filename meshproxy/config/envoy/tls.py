@@ -33,6 +33,7 @@ TAKES: Table = {
     UPSTREAM_TLS: takes(
         "common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys enforce_rsa_key_usage",
         only={"allow_renegotiation": (False,)},
+        later="allow_renegotiation",
     ),
     _TLS + "CommonTlsContext": takes(
         "tls_params tls_certificates tls_certificate_sds_secret_configs validation_context validation_context_sds_secret_config "

@@ -25,17 +25,20 @@ DEFAULT_SERVICE = "unknown_service:envoy"
 TAKES: Table = {
     _MANAGER: takes(
         "client_sampling random_sampling overall_sampling max_path_tag_length custom_tags provider spawn_upstream_span",
-        only={"verbose": (False,)},
+        only={"verbose": (False,)}, later="verbose",
     ),
     "envoy.config.trace.v3.Tracing.Http": takes("typed_config", name="is a label only"),
     ZIPKIN: takes(
         "collector_cluster collector_endpoint trace_id_128bit shared_span_context collector_endpoint_version collector_hostname "
         "split_spans_for_request trace_context_option"
     ),
-    OTEL: takes("http_service service_name", max_cache_size="is of Envoy's own queue; ours has a bound too"),
+    OTEL: takes(
+        "http_service service_name", max_cache_size="is of Envoy's own queue; ours has a bound too",
+        later="grpc_service resource_detectors sampler",
+    ),
     "envoy.config.core.v3.HttpService": takes("http_uri request_headers_to_add"),
     "envoy.config.core.v3.HttpUri": takes("uri cluster timeout"),
-    _TAG: takes("tag literal environment request_header"),
+    _TAG: takes("tag literal environment request_header", later="metadata value"),
     _TAG + ".Literal": takes("value"),
     _TAG + ".Environment": takes("name default_value"),
     _TAG + ".Header": takes("name default_value"),
@@ -48,7 +51,8 @@ TAKES: Table = {
 
 
 def manager_tracing(message: Any, path: Path, translation: Translation) -> Tracing | None:
-    """HttpConnectionManager.Tracing; None after its provider was refused. Without one it only decides and marks the x-request-id."""
+    """HttpConnectionManager.Tracing; None after its provider was refused. Without one, or with one that a control plane sent and we have not,
+    it only decides and marks the x-request-id."""
     given = translation.fields(message, path)
     settings: dict[str, Any] = {
         ours: translation.fields(given[theirs], (path, theirs)).get("value", 0.0) for theirs, ours in _PERCENTS.items() if theirs in given
@@ -66,9 +70,9 @@ def manager_tracing(message: Any, path: Path, translation: Translation) -> Traci
         translation.error(place, 'tracing: "typed_config" is missing. Add it.')
         return None
     inside = (place, "typed_config")
-    config = translation.unpack(provider["typed_config"], inside, (ZIPKIN, OTEL), "tracer")
+    config = translation.unpack(provider["typed_config"], inside, (ZIPKIN, OTEL), "tracer", later=True)
     if config is None:
-        return None
+        return Tracing(exporter="none", **settings)
     made = (_zipkin if config.DESCRIPTOR.full_name == ZIPKIN else _otel)(config, inside, translation)
     return Tracing(**{**made, **settings, "spawn_upstream_span": settings.get("spawn_upstream_span", made.get("spawn_upstream_span", False))})
 
@@ -100,9 +104,7 @@ def _otel(message: Any, path: Path, translation: Translation) -> dict[str, Any]:
     given = translation.fields(message, path)
     made: dict[str, Any] = {"exporter": "otlp", "propagation": ("w3c",), "service_name": given.get("service_name", DEFAULT_SERVICE)}
     if "http_service" not in given:
-        if "grpc_service" not in {field.name for field, _ in message.ListFields()}:
-            return {**made, "exporter": "none"}
-        return made
+        return {**made, "exporter": "none"}
     place = (path, "http_service")
     service = translation.fields(given["http_service"], place)
     made["headers"] = request_headers(service.get("request_headers_to_add", ()), (place, "request_headers_to_add"), translation)

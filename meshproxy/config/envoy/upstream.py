@@ -20,7 +20,8 @@ _HTTP2 = Cluster(name="").http2
 
 TAKES: Table = {
     HTTP_OPTIONS: takes(
-        "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config"
+        "common_http_protocol_options upstream_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
+        later="header_validation_config outlier_detection request_mirror_policies hash_policy retry_policy",
     ),
     HTTP_OPTIONS + ".ExplicitHttpConfig": takes("http_protocol_options http2_protocol_options"),
     HTTP_OPTIONS + ".UseDownstreamHttpConfig": takes("http_protocol_options http2_protocol_options"),

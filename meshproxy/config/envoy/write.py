@@ -6,6 +6,7 @@ from meshproxy.config.envoy.write_cluster import cluster
 from meshproxy.config.envoy.write_listener import listener
 from meshproxy.config.envoy.write_messages import Data, access_logs, address, changed, put, typed
 from meshproxy.config.envoy.write_route import duration
+from meshproxy.config.envoy.write_source import dynamic_resources, node
 from meshproxy.config.envoy.write_tls import static_secrets
 from meshproxy.model import Admin, HttpConnectionManager, Node, Process, Snapshot, Stats, StatsSink
 
@@ -17,19 +18,24 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     secrets = {secret.name: secret for secret in snapshot.secrets}
     data: Data = {}
     if snapshot.node != Node():
-        data["node"] = _node(snapshot.node)
+        data["node"] = node(snapshot.node)
     if snapshot.admin is not None:
         data["admin"] = _admin(snapshot.admin, lost)
     data["static_resources"] = {
         "listeners": [listener(item, tables, secrets, lost) for item in snapshot.listeners],
         "clusters": [cluster(item, secrets, lost) for item in snapshot.clusters],
     }
+    put(data, "dynamic_resources", dynamic_resources(snapshot.dynamic))
     put(data["static_resources"], "secrets", static_secrets(secrets, snapshot.listeners))
     stats = snapshot.stats
     if any(sink.tcp_cluster for sink in stats.sinks) and not (snapshot.node.id and snapshot.node.cluster):
         lost.append("node id and cluster: Envoy wants both for statsd by TCP; set them")
     if stats.sinks:
         data["stats_sinks"] = [sink for item in stats.sinks if (sink := _sink(item, lost)) is not None]
+    if stats.tags:
+        data["stats_config"] = {
+            "stats_tags": [{"tag_name": tag.name, **({"regex": tag.regex} if tag.regex else {"fixed_value": tag.value})} for tag in stats.tags]
+        }
     if stats.flush_interval_s != Stats().flush_interval_s:
         data["stats_flush_interval"] = duration(stats.flush_interval_s)
     if stats.histogram_buckets_ms != Stats().histogram_buckets_ms:
@@ -37,18 +43,14 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     lost += [f"{field}: Envoy has it on the command line or not at all" for field in changed(snapshot.process, Process())]
     if snapshot.log_level != "info":
         lost.append("log_level: Envoy has it on the command line")
+    if snapshot.consul is not None and snapshot.consul.services:
+        lost.append("consul register: Envoy registers itself nowhere")
     used = {
         chain.terminal.route_table for item in snapshot.listeners for chain in item.all_chains
         if isinstance(chain.terminal, HttpConnectionManager)
     }
     lost += [f'route table "{name}": no listener uses it' for name in tables if name not in used]
     return data, lost
-
-
-def _node(node: Node) -> Data:
-    locality = {field: getattr(node, field) for field in ("region", "zone", "sub_zone") if getattr(node, field)}
-    plain = {field: getattr(node, field) for field in ("id", "cluster", "metadata") if getattr(node, field)}
-    return {**plain, **({"locality": locality} if locality else {})}
 
 
 def _admin(admin: Admin, lost: list[str]) -> Data:

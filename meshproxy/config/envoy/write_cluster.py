@@ -5,8 +5,9 @@ from __future__ import annotations
 from meshproxy.config.envoy.write_filters import http2_options
 from meshproxy.config.envoy.write_messages import Data, address, changed, put, typed
 from meshproxy.config.envoy.write_route import duration
+from meshproxy.config.envoy.write_source import config_source
 from meshproxy.config.envoy.write_tls import Secrets, upstream
-from meshproxy.model import Breakers, Cluster, Endpoint
+from meshproxy.model import Breakers, Cluster, EdsSource, Endpoint
 from meshproxy.model.discovery import source_name
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -18,9 +19,16 @@ _BREAKERS = {"max_connections": "max_connections", "max_pending": "max_pending_r
 def cluster(cluster: Cluster, secrets: Secrets, lost: list[str]) -> Data:
     """A Cluster; what cannot be said in it goes to `lost`."""
     different = set(changed(cluster, _PLAIN_CLUSTER))
-    kind = "STATIC" if cluster.discovery == "found" else cluster.discovery.upper()
-    lost += [f'cluster "{cluster.name}" discovery: Envoy has no source "{source_name(each)}"' for each in cluster.sources]
+    eds = cluster.sources[0] if len(cluster.sources) == 1 and isinstance(cluster.sources[0], EdsSource) else None
+    kind = "EDS" if eds is not None else "STATIC" if cluster.discovery == "found" else cluster.discovery.upper()
     data: Data = {"name": cluster.name, "type": kind}
+    if eds is not None:
+        data["eds_cluster_config"] = {"eds_config": config_source(eds.source)}
+        put(data["eds_cluster_config"], "service_name", eds.service)
+        kept = [field for field in ("keep_last_s", "debounce_s") if getattr(cluster, field)]
+        lost += [f'cluster "{cluster.name}" {field[:-2]}: Envoy takes what a control plane says at once' for field in kept]
+    else:
+        lost += [f'cluster "{cluster.name}" discovery: Envoy has no source "{source_name(each)}"' for each in cluster.sources]
     put(data, "alt_stat_name", cluster.alt_stat_name)
     if "connect_timeout_s" in different:
         data["connect_timeout"] = duration(cluster.connect_timeout_s)
@@ -48,7 +56,8 @@ def cluster(cluster: Cluster, secrets: Secrets, lost: list[str]) -> Data:
     put(data, "typed_extension_protocol_options", _protocol(cluster, different, lost))
     put(data, "transport_socket", upstream(cluster, secrets, lost))
     endpoints = [_endpoint(item) for item in cluster.endpoints]
-    data["load_assignment"] = {"cluster_name": cluster.name, **({"endpoints": [{"lb_endpoints": endpoints}]} if endpoints else {})}
+    if eds is None:
+        data["load_assignment"] = {"cluster_name": cluster.name, **({"endpoints": [{"lb_endpoints": endpoints}]} if endpoints else {})}
     return data
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from meshproxy.config.envoy.http2 import NUMBERS
 from meshproxy.config.envoy.write_messages import Data, access_logs, changed, cidr, content, put, typed
-from meshproxy.config.envoy.write_route import duration, string
+from meshproxy.config.envoy.write_route import duration, header_match, string
 from meshproxy.config.envoy.write_tls import pass_through_tlvs
 from meshproxy.model import (
     ConnectionFilter,
@@ -17,6 +17,7 @@ from meshproxy.model import (
     GrpcWeb,
     Http2Settings,
     HttpInspector,
+    HttpRbac,
     ListenerFilter,
     LocalRateLimit,
     NetworkDirectResponse,
@@ -74,19 +75,20 @@ def connection_filter(item: ConnectionFilter) -> Data:
         put(data, "share_key", item.share_key)
         return _filter("network", "local_ratelimit.v3.LocalRateLimit", data)
     if isinstance(item, NetworkRbac):
-        return _filter("network", "rbac.v3.RBAC", _rbac(item))
+        data = {"stat_prefix": item.stat_prefix, **_rbac(item)}
+        put(data, "delay_deny", duration(item.delay_deny_s) if item.delay_deny_s else "")
+        return _filter("network", "rbac.v3.RBAC", data)
     assert isinstance(item, SniCluster)
     return _filter("network", "sni_cluster.v3.SniCluster", {})
 
 
-def _rbac(item: NetworkRbac) -> Data:
-    data: Data = {"stat_prefix": item.stat_prefix}
+def _rbac(item: NetworkRbac | HttpRbac) -> Data:
+    data: Data = {}
     if item.rules is not None:
         data["rules"] = _rules(item.rules)
     if item.shadow is not None:
         data["shadow_rules"] = _rules(item.shadow)
     put(data, "shadow_rules_stat_prefix", item.shadow_stat_prefix)
-    put(data, "delay_deny", duration(item.delay_deny_s) if item.delay_deny_s else "")
     return data
 
 
@@ -119,6 +121,12 @@ def _rule(rule: Rule, many: str, one: str) -> Data:
         return {"requested_server_name": string(rule.match)}
     if rule.kind == "authenticated":
         return {"authenticated": {"principal_name": string(rule.match)} if rule.match is not None else {}}
+    if rule.kind == "header":
+        assert rule.header is not None
+        return {"header": header_match(rule.header)}
+    if rule.kind == "path":
+        assert rule.match is not None
+        return {"url_path": {"path": string(rule.match)}}
     return {rule.kind: cidr(rule.range)}
 
 
@@ -152,9 +160,13 @@ def http_filter(item: Any) -> Data | None:
         return _filter("http", "grpc_web.v3.GrpcWeb", {})
     if isinstance(item, GrpcHttp1Bridge):
         return _filter("http", "grpc_http1_bridge.v3.Config", {"upgrade_protobuf_to_grpc": True} if item.upgrade_protobuf else {})
+    if isinstance(item, HttpRbac):
+        data = _rbac(item)
+        put(data, "rules_stat_prefix", item.stat_prefix)
+        return _filter("http", "rbac.v3.RBAC", data)
     if not isinstance(item, GrpcStats):
         return None
-    data: Data = {"stats_for_all_methods": True} if item.all_methods else {}
+    data = {"stats_for_all_methods": True} if item.all_methods else {}
     services: dict[str, list[str]] = {}
     for method in item.methods:
         service, _, name = method.rpartition("/")

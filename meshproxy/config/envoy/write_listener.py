@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from meshproxy.config.envoy.write_filters import connection_filter, http2_options, http_filter, listener_filter, terminal
 from meshproxy.config.envoy.write_messages import Data, access_logs, address, changed, cidr, put, typed
 from meshproxy.config.envoy.write_route import duration, route_configuration
+from meshproxy.config.envoy.write_source import config_source
 from meshproxy.config.envoy.write_tls import Secrets, downstream
 from meshproxy.config.envoy.write_tracing import manager_tracing
 from meshproxy.model import (
@@ -118,7 +119,10 @@ def _manager(manager: HttpConnectionManager, tables: Mapping[str, RouteTable], l
     put(data, "access_log", access_logs(manager.access_logs, f'listener "{listener}"', lost))
     if manager.tracing is not None:
         data["tracing"] = manager_tracing(manager.tracing, f'listener "{listener}"', lost)
-    data["route_config"] = route_configuration(tables[manager.route_table], lost)
+    if manager.rds is not None:
+        data["rds"] = {"route_config_name": manager.route_table, "config_source": config_source(manager.rds)}
+    else:
+        data["route_config"] = route_configuration(tables[manager.route_table], lost)
     filters = [(item, http_filter(item)) for item in manager.filters]
     data["http_filters"] = [made for _, made in filters if made is not None]
     python = [item for item in manager.filters if isinstance(item, PythonFilter)]

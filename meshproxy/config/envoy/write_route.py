@@ -81,7 +81,7 @@ def _route(route: Route, lost: list[str]) -> Data:
     path = route.path
     match = _path(path)
     if route.headers:
-        match["headers"] = [_header_match(header) for header in route.headers]
+        match["headers"] = [header_match(header) for header in route.headers]
     if route.query:
         match["query_parameters"] = [_query_match(query) for query in route.query]
     data: Data = {"match": match, **({"name": route.name} if route.name else {})}
@@ -114,7 +114,7 @@ def string(match: StringMatch) -> Data:
     return {match.kind: match.value, **({"ignore_case": True} if match.ignore_case else {})}
 
 
-def _header_match(header: HeaderMatch) -> Data:
+def header_match(header: HeaderMatch) -> Data:
     data: Data = {"name": header.name}
     if header.string is not None:
         data["string_match"] = string(header.string)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from meshproxy.config.envoy.write_messages import Data, cidr, content, put, typed
 from meshproxy.config.envoy.write_route import duration, string
+from meshproxy.config.envoy.write_source import config_source
 from meshproxy.config.secrets import derived_name
 from meshproxy.config.tls_rules import UPSTREAM_ALPN
 from meshproxy.model import (
@@ -103,6 +104,8 @@ def _ca(secret: Secret) -> Data:
 def _sds(name: str, secrets: Secrets) -> Data:
     """An SdsSecretConfig."""
     secret = secrets.get(name)
+    if secret is not None and secret.source is not None:
+        return {"name": secret.sds_name, "sds_config": config_source(secret.source)}
     if secret is None or not secret.files.sds:
         return {"name": name}
     source: Data = {"path": secret.files.sds}

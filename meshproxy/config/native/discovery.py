@@ -21,7 +21,8 @@ def _wrong_token(text: str) -> str:
     return "" if text.isprintable() and text.isascii() else "the token has other characters than ASCII."
 
 
-def _make_server(values: Values, path: Path, problems: Problems) -> Any:
+def make_server(values: Values, path: Path, problems: Problems) -> Any:
+    """A ConsulServer; `values` has nothing but its fields."""
     if "token" in values and "token_file" in values:
         problems.error((path, "token_file"), '"token" and "token_file" are both given. Keep one.')
     if "key_file" in values and "cert_file" not in values:
@@ -48,7 +49,7 @@ CONSUL_SERVER = Section(
     ),
     ConsulServer,
     help="A Consul agent or server: an address, or a mapping.",
-    make=_make_server,
+    make=make_server,
     short=lambda value: {"address": value} if isinstance(value, str) else None,
     shorten=lambda written: written["address"] if written.keys() == {"address"} and isinstance(written["address"], str) else written,
     short_schemas=({"type": "string", "pattern": ":"},),

@@ -239,6 +239,14 @@ QUERY_CONDITION = Section(
 )
 
 
+METHOD = Text("method", lambda text: "" if text.isalpha() else f'"{text}" is no method. Write it like "GET".')
+
+
+def method_match(methods: tuple[str, ...]) -> StringMatch:
+    """The condition on `:method`."""
+    return StringMatch("exact", methods[0]) if len(methods) == 1 else StringMatch("regex", "|".join(methods))
+
+
 class Conditions:
     """`{name: condition}`; a name with a list of conditions has to meet them all."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from meshproxy.config import rules
 from meshproxy.config.native.kinds import Duration, Flag, Fraction, Free, ListOf, Size, Text, Whole, Word
+from meshproxy.config.native.rbac import HTTP_RBAC
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
 from meshproxy.config.native.tracing import TRACING
 from meshproxy.config.problems import Path, Problems
@@ -17,6 +18,7 @@ from meshproxy.model import (
     GrpcWeb,
     Http2Settings,
     HttpConnectionManager,
+    HttpRbac,
     KeepAlive,
     PythonFilter,
 )
@@ -62,7 +64,9 @@ def _make_grpc_stats(values: Values, path: Path, problems: Problems) -> Any:
     return GrpcStats(**values)
 
 
-_WORDS: dict[str, Any] = {"grpc_stats": GrpcStats(), "grpc_web": GrpcWeb(), "grpc_http1_bridge": GrpcHttp1Bridge()}
+_WORDS: dict[str, Any] = {"grpc_stats": GrpcStats(), "grpc_web": GrpcWeb(), "grpc_http1_bridge": GrpcHttp1Bridge(), "rbac": HttpRbac()}
+_BARE = [word for word in _WORDS if word != "rbac"]
+"""Those that mean something by their name alone."""
 
 
 def _make_filter(values: Values, path: Path, problems: Problems) -> Any:
@@ -89,7 +93,7 @@ def _split_filter(item: Any) -> Values:
 
 def _shorten_filter(written: dict[str, Any]) -> Any:
     word = next(iter(written))
-    return word if word in _WORDS and written[word] in ({}, True) else written
+    return word if word in _BARE and written[word] in ({}, True) else written
 
 
 FILTER = Section(
@@ -101,14 +105,15 @@ FILTER = Section(
         Row("grpc_stats", GRPC_STATS, "Counts gRPC calls."),
         Row("grpc_web", Flag(), "Translates gRPC-Web of browsers to gRPC."),
         Row("grpc_http1_bridge", GRPC_HTTP1_BRIDGE, "Lets a HTTP/1.1 client make unary gRPC calls."),
+        Row("rbac", HTTP_RBAC, "Lets pass who may, and answers 403 to the others."),
     ),
     help="One step of what requests go through: a filter in plain Python, or one of ours by its name.",
     make=_make_filter,
     split=_split_filter,
-    short=lambda value: {value: True if value == "grpc_web" else {}} if isinstance(value, str) and value in _WORDS else None,
+    short=lambda value: {value: True if value == "grpc_web" else {}} if isinstance(value, str) and value in _BARE else None,
     shorten=_shorten_filter,
-    short_schemas=({"enum": list(_WORDS)},),
-    short_label=", ".join(_WORDS),
+    short_schemas=({"enum": list(_BARE)},),
+    short_label=", ".join(_BARE),
 )
 
 KEEP_ALIVE = Section(

@@ -7,13 +7,13 @@ from typing import Any
 
 from meshproxy.config.native.address import Place
 from meshproxy.config.native.cluster import CLUSTERS
-from meshproxy.config.native.discovery import CONSUL_SERVER
+from meshproxy.config.native.consul import CONSUL
 from meshproxy.config.native.kinds import Duration, Flag, Free, ListOf, Size, Text, Whole, Word
 from meshproxy.config.native.listener import LISTENERS
 from meshproxy.config.native.route import TABLES
 from meshproxy.config.native.rows import Row, Section, Values
 from meshproxy.config.native.secrets import SECRETS
-from meshproxy.config.native.telemetry import ACCESS_LOGS, BUCKETS, FLUSH_INTERVAL, SINKS
+from meshproxy.config.native.telemetry import ACCESS_LOGS, BUCKETS, FLUSH_INTERVAL, SINKS, STATS_TAGS
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import Admin, Node, Process, SocketAddress, Stats
 
@@ -98,11 +98,12 @@ TOP = Section(
         Row("clusters", CLUSTERS, "Where requests go to, by name.", default=(), shown_default="none"),
         Row("route_tables", TABLES, "Routes for several listeners, by name.", default=(), shown_default="none"),
         Row("secrets", SECRETS, "Certificates, CAs and ticket keys under names.", default=(), shown_default="none"),
-        Row("consul", CONSUL_SERVER, "The Consul that clusters ask which do not name another.", default=None,
+        Row("consul", CONSUL, "The Consul that clusters ask which do not name another, and what the node registers there.", default=None,
             shown_default="127.0.0.1:8500"),
         Row("access_log", ACCESS_LOGS, "Logs of all listeners that do not have their own.", default=(), shown_default="none"),
         Row("admin", ADMIN, "The admin API and page.", shown_default="no admin API"),
         Row("statsd", SINKS, "Where metrics are sent.", "sinks", default=(), shown_default="nowhere"),
+        Row("stats_tags", STATS_TAGS, "Tags of metrics besides Envoy's own, in dialects that have tags.", "tags", default=(), shown_default="none"),
         Row("stats_flush_interval", FLUSH_INTERVAL, "How often metrics are sent.", "flush_interval_s", default=_STATS.flush_interval_s),
         Row("histogram_buckets_ms", BUCKETS, "Upper bounds of histograms in Prometheus' text, in milliseconds.",
             default=_STATS.histogram_buckets_ms, shown_default="Envoy's"),

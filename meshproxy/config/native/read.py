@@ -12,6 +12,7 @@ import msgspec
 from meshproxy.config import document as documents
 from meshproxy.config.document import Document
 from meshproxy.config.environment import Substitution
+from meshproxy.config.native.consul import resolved
 from meshproxy.config.native.discovery import with_server
 from meshproxy.config.native.listener import Entrance
 from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
@@ -74,15 +75,19 @@ class _Reading:
         admin = given.get("admin")
         self._check(listeners, admin, document)
         process = {**given.pop("overload", {}), **given}
+        consul = given.get("consul")
+        if consul is not None:
+            consul = resolved(consul, (listener for listener, _ in listeners), admin, self._settings["consul"][1], self._problems)
         return Snapshot(
             listeners=tuple(listener for listener, _ in listeners),
             route_tables=tuple(tables),
-            clusters=tuple(with_server(cluster, given.get("consul")) for cluster, _ in self._clusters),
+            clusters=tuple(with_server(cluster, consul and consul.server) for cluster, _ in self._clusters),
             secrets=self._problems.secrets.all(),
             admin=admin,
             node=given.get("node", Node()),
-            stats=Stats(**{field: given[name] for field, name in _STATS_FIELDS.items() if name in given}),
+            stats=Stats(**{field: given[field] for field in _STATS_FIELDS if field in given}),
             process=Process(**{field: process[field] for field in _PROCESS_FIELDS if field in process}),
+            consul=consul,
             log_level=given.get("log_level", "info"),
         )
 
@@ -161,7 +166,7 @@ def _logged(listener: Listener, own_logs: tuple[bool, ...], node_logs: tuple[Acc
     return msgspec.structs.replace(listener, chains=tuple(chains), default_chain=default)
 
 
-_STATS_FIELDS = {"sinks": "sinks", "flush_interval_s": "flush_interval_s", "histogram_buckets_ms": "histogram_buckets_ms"}
+_STATS_FIELDS = ("sinks", "tags", "flush_interval_s", "histogram_buckets_ms")
 _NAMES = {row.field: row.name for row in TOP.rows}
 
 

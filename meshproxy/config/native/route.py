@@ -10,10 +10,12 @@ from meshproxy.config import rules
 from meshproxy.config.native.actions import DIRECT, REDIRECT, RETRY, Rewrite, Targets, TextPath
 from meshproxy.config.native.headers import (
     HEADER_CONDITION,
+    METHOD,
     MUTATION_ROWS,
     QUERY_CONDITION,
     Conditions,
     give_mutations,
+    method_match,
     take_mutations,
 )
 from meshproxy.config.native.kinds import Duration, Flag, ListOf, Named, Size, Status, Switches, Text, Word
@@ -28,7 +30,6 @@ from meshproxy.model import (
     Redirect,
     Route,
     RouteTable,
-    StringMatch,
     VirtualHost,
 )
 
@@ -61,7 +62,7 @@ def _make_route(values: Values, path: Path, problems: Problems) -> Any:
     match = _take_path(values, path, problems)
     headers = values.pop("match_headers", ())
     if methods := values.pop("methods", ()):
-        headers = (HeaderMatch(name=":method", string=_method_match(methods)), *headers)
+        headers = (HeaderMatch(name=":method", string=method_match(methods)), *headers)
     if action is None or match is None:
         return WRONG
     if isinstance(action, ForwardAction) and action.prefix_rewrite and match.kind == "regex":
@@ -76,10 +77,6 @@ def _make_route(values: Values, path: Path, problems: Problems) -> Any:
         decorator=values.get("decorator"),
         tracing=values.get("tracing"),
     )
-
-
-def _method_match(methods: tuple[str, ...]) -> StringMatch:
-    return StringMatch("exact", methods[0]) if len(methods) == 1 else StringMatch("regex", "|".join(methods))
 
 
 def _take_action(values: Values, path: Path, problems: Problems) -> Any:
@@ -155,7 +152,7 @@ ROUTE = Section(
         Row("regex", Text("regex", rules.regex), "RE2, for the whole path without the query."),
         Row("connect", Flag(), "CONNECT requests, which have no path."),
         Row("ignore_case", Flag(), "Compare paths without regard to case.", default=False),
-        Row("methods", ListOf(Text("method", lambda text: "" if text.isalpha() else f'"{text}" is no method. Write it like "GET".')),
+        Row("methods", ListOf(METHOD),
             "HTTP methods.", shown_default="all"),
         Row("match_headers", Conditions(HEADER_CONDITION, rules.header_name,
                                         lambda item, name: msgspec.structs.replace(item, name=name.lower())),

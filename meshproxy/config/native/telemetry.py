@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshproxy.config import rules
 from meshproxy.config.native.address import Place
-from meshproxy.config.native.kinds import Duration, Flag, Fraction, Free, ListOf, Size, Text, Whole, Word
+from meshproxy.config.native.kinds import Duration, Flag, Fraction, Free, ListOf, Named, Size, Text, Whole, Word
 from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems
-from meshproxy.model import AccessLog, StatsSink
+from meshproxy.model import AccessLog, StatsSink, StatsTag
 from meshproxy.model.telemetry import DEFAULT_FORMAT
 from meshproxy.telemetry.operators import check_format
 
@@ -135,7 +136,33 @@ STATSD = Section(
     title="statsd",
 )
 
+STATS_TAG = Section(
+    "stats_tag",
+    (
+        Row("value", Text(), "The same on all metrics."),
+        Row("regex", Text("regex", rules.tag_regex),
+            "RE2, looked for in what the metrics of a thing begin with (`cluster.web.`); the value is its second group, else its first."),
+    ),
+    help="A tag: a text for all metrics, or a mapping.",
+    make=lambda values, path, problems: _make_tag(values, path, problems),
+    split=lambda tag: {"value": tag.value} if tag.value else {"regex": tag.regex},
+    short=lambda value: {"value": value} if isinstance(value, str) else None,
+    shorten=lambda written: written["value"] if "value" in written else written,
+    short_schemas=({"type": "string"},),
+    short_label="a text",
+    title="stats_tag",
+)
+
+
+def _make_tag(values: Values, path: Path, problems: Problems) -> Any:
+    if len(values) != 1:
+        problems.error(path, 'stats tag: give one of "value" and "regex".')
+        return WRONG
+    return values
+
+
 ACCESS_LOGS = ListOf(ACCESS_LOG)
+STATS_TAGS = Named(STATS_TAG, "stats tag", lambda values, name: StatsTag(name=name, **values))
 SINKS = ListOf(STATSD)
 FLUSH_INTERVAL = Duration(zero="")
 BUCKETS = ListOf(Fraction(0.0, 1e9, "number of milliseconds"), least=1, single=False)

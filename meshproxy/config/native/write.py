@@ -48,6 +48,8 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
     }
     if snapshot.admin is not None:
         values["admin"] = snapshot.admin
+    if snapshot.consul is not None:
+        values["consul"] = snapshot.consul
     return TOP.write(values)
 
 

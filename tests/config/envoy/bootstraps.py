@@ -89,5 +89,5 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def any_of(name: str, **fields: Any) -> dict[str, Any]:
+def any_of(name: str, /, **fields: Any) -> dict[str, Any]:
     return {"@type": URL + name, **fields}

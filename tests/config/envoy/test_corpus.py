@@ -73,7 +73,7 @@ REFUSED: dict[str, set[str]] = {
     "opentelemetry__envoy-2": {"grpc_service"},
     "opentelemetry__envoy-front-proxy": {"grpc_service"},
     "postgres__envoy": {"PostgresProxy"},
-    "rbac__envoy": {"RBAC"},
+    "rbac__envoy": {"matcher"},
     "redis__envoy": {"RedisProxy", "lb_policy MAGLEV"},
     "route-mirror__envoy": {"request_mirror_policies"},
     "single-page-app__envoy": {"Compressor", "OAuth2", "lds_config", "type: LOGICAL_DNS"},

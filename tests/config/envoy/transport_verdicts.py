@@ -68,6 +68,11 @@ def options(**fields: Any) -> dict[str, Any]:
     return {f"{CLUSTER}.typed_extension_protocol_options": {_OPTIONS: any_of(_OPTIONS, **fields)}}
 
 
+def http_rbac(**fields: Any) -> dict[str, Any]:
+    policy = {"permissions": [{"any": True}], "principals": [{"any": True}], **fields}
+    return http_filter("rbac.v3.RBAC", rules={"policies": {"p": policy}})
+
+
 def rbac(**fields: Any) -> dict[str, Any]:
     policy = {"permissions": [{"any": True}], "principals": [{"any": True}], **fields}
     return before("rbac.v3.RBAC", stat_prefix="r", rules={"policies": {"p": policy}})
@@ -269,6 +274,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     ),
     "gRPC-Web": http_filter("grpc_web.v3.GrpcWeb"),
     "gRPC bridge": http_filter("grpc_http1_bridge.v3.Config", upgrade_protobuf_to_grpc=True),
+    "rbac of requests": http_rbac(
+        permissions=[{"header": {"name": ":method", "string_match": {"exact": "GET"}}}, {"url_path": {"path": {"prefix": "/a"}}}],
+        principals=[{"header": {"name": "x-user", "present_match": True}}, {"url_path": {"path": {"exact": "/b"}}}, {"authenticated": {}}],
+    ),
     "client certificate header": {
         f"{MANAGER}.forward_client_cert_details": "SANITIZE_SET",
         f"{MANAGER}.set_current_client_cert_details": {"subject": True, "uri": True, "dns": True, "cert": True, "chain": True},
@@ -370,7 +379,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
             {"tls_certificate_sds_secret_configs": [{"name": "x", "sds_config": {"path_config_source": {"path": "/nowhere.yaml"}}}]}
         ),
         "path_config_source",
-        "cannot read the file",
+        "is not there",
     ),
     "generic secret": (
         {_SECRETS: [{"name": "g", "generic_secret": {"secret": {"inline_string": "x"}}}]},
@@ -428,7 +437,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "fill_interval",
         "at least 50ms",
     ),
-    "rbac by header": (rbac(permissions=[{"header": {"name": "x", "present_match": True}}]), "permissions[0].header", "not supported yet"),
+    "rbac by header, of a connection": (
+        rbac(permissions=[{"header": {"name": "x", "present_match": True}}]), "permissions[0].header", "about requests"
+    ),
+    "rbac by metadata": (http_rbac(permissions=[{"metadata": {"filter": "x", "path": [{"key": "a"}], "value": {"present_match": True}}}]),
+                         "permissions[0].metadata", "not supported yet"),
+    "rbac with a condition": (http_rbac(condition={"const_expr": {"bool_value": True}}), "policies.p.condition", "not supported yet"),
+    "rbac by a matcher": (
+        http_filter("rbac.v3.RBAC", matcher={"on_no_match": {"action": {"name": "a", "typed_config": any_of("envoy.config.rbac.v3.RBAC")}}}),
+        "matcher", "not supported yet",
+    ),
     "rbac ports": (
         rbac(permissions=[{"destination_port_range": {"start": 5, "end": 5}}]),
         "destination_port_range",

@@ -130,6 +130,10 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "dogstatsd": _sink("envoy.config.metrics.v3.DogStatsdSink", address=_UDP, max_bytes_per_datagram=512),
     "empty parts": {"dynamic_resources": {}, "layered_runtime": {}, "cluster_manager": {}},
     "flush": {"stats_flush_interval": "1s"},
+    "tags": {"stats_config": {"stats_tags": [
+        {"tag_name": "dc", "fixed_value": "east"}, {"tag_name": "svc", "regex": r"^cluster\.((?:[^.]+~)?([^.]+)\.)"},
+        {"tag_name": "envoy.cluster_name"},
+    ]}},
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -153,7 +157,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no domains": ({f"{HOST}.domains": REMOVE}, "virtual_hosts[0]", '"domains" is missing'),
     "no match": ({f"{ROUTE}.match": REMOVE}, "routes[0]", '"match" is missing'),
     "no action": ({f"{ROUTE}.route": REMOVE}, "routes[0]", "one of route, redirect, direct_response is missing"),
-    "no routes at all": ({f"{MANAGER}.route_config": REMOVE}, "typed_config", "one of route_config is missing"),
+    "no routes at all": ({f"{MANAGER}.route_config": REMOVE}, "typed_config", "one of rds, route_config is missing"),
     "no filters": ({f"{MANAGER}.http_filters": REMOVE}, "typed_config", "no filter"),
     "router not last": (
         {f"{MANAGER}.http_filters.+": {"name": "r2", "typed_config": any_of(ROUTER)}},

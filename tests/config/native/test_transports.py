@@ -23,8 +23,10 @@ from meshproxy.model import (
     Echo,
     GrpcStats,
     GrpcWeb,
+    HeaderMatch,
     Http2Settings,
     HttpConnectionManager,
+    HttpRbac,
     KeepAlive,
     Listener,
     LocalRateLimit,
@@ -370,6 +372,9 @@ def test_the_nodes_access_log_is_of_all_chains_that_have_none() -> None:
         ),
         ({"to": "a", "proxy_protocol": True, "listener_filters": []}, '"proxy_protocol" and "listener_filters" are both given'),
         ({"to": "a", "filters": {"grpc_web": True, "python": "a:B"}}, "give one of"),
+        ({"to": "a", "filters": "rbac"}, "rbac"),
+        ({"to": "a", "filters": {"rbac": {"rules": {"policies": {"p": {"may": {"headers": {}}}}}}}}, "there is no condition in it"),
+        ({"to": "a", "connection_filters": {"rbac": {"rules": {"policies": {"p": {"may": {"path": "/x"}}}}}}}, 'no setting "path"'),
         ({"to": "a", "filters": {"grpc_stats": {"methods": "x"}}}, '"x" is no gRPC method'),
         ({"to": "a", "http": {"http2": {"initial_stream_window": 10}}}, "out of range"),
     ],
@@ -391,6 +396,19 @@ def test_http2_and_grpc() -> None:
     assert made.http2 == Http2Settings(max_concurrent_streams=9, keep_alive=KeepAlive(timeout_s=1.0, interval_s=5.0))
     assert made.client_cert_header == ClientCertHeader(mode="sanitize_set", uri=True, dns=True)
     assert made.filters == (GrpcStats(), GrpcWeb(), GrpcStats(methods=("a.B/C",)))
+
+
+def test_who_may_do_what_over_http() -> None:
+    who = [{"headers": {"X-A": "b", "x-c": True}}, {"not": {"remote_ip": "10.0.0.0/8"}}, {"methods": ["GET", "PUT"]}]
+    made = listener(to="a", filters=[{"rbac": {"rules": {"policies": {"p": {"may": {"path": {"prefix": "/x"}}, "who": who}}}, "stat_prefix": "s"}}])
+
+    a = Rule(kind="header", header=HeaderMatch(name="x-a", string=StringMatch("exact", "b")))
+    c = Rule(kind="header", header=HeaderMatch(name="x-c", present=True))
+    outside = Rule(kind="not", rules=(Rule(kind="remote_ip", range="10.0.0.0/8"),))
+    methods = Rule(kind="header", header=HeaderMatch(name=":method", string=StringMatch("regex", "GET|PUT")))
+    path = Rule(kind="path", match=StringMatch("prefix", "/x"))
+    policy = Policy(name="p", permissions=(path,), principals=(Rule(kind="all", rules=(a, c)), outside, methods))
+    assert made.chains[0].terminal.filters == (HttpRbac(rules=RbacRules(policies=(policy,)), stat_prefix="s"),)
 
 
 def test_upstream_http2_keeps_its_own_defaults() -> None:

@@ -53,8 +53,11 @@ def test_text_that_looks_like_something_else(text: str) -> None:
     assert document.parse("f.yaml", write.dump({"a": text, text or "b": [text]})).data == {"a": text, text or "b": [text]}
 
 
-SIGNED = "listeners:\n- address: 127.0.0.1:80\n  respond: 200\n  http:\n    add_user_agent: true\n    tracing:\n      marks_only: true\nnode:\n  id: n\n  cluster: c\n"
-OF_LISTENER = {"route_table", "filters", "access_logs"}
+SIGNED = (
+    "listeners:\n- address: 127.0.0.1:80\n  respond: 200\n  http:\n    add_user_agent: true\n    tracing:\n      marks_only: true\n"
+    "node:\n  id: n\n  cluster: c\n"
+)
+OF_LISTENER = {"route_table", "rds", "filters", "access_logs"}
 """What a connection manager has from the listener's own settings."""
 FILLED_IN = {"user_agent", "service_node"}
 """What it has from the node, and no file says."""
