@@ -10,6 +10,7 @@ from meshproxy import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("meshproxy.cli.run:run", "Run a node in the foreground."),
+    "envoy": ("meshproxy.cli.envoy:envoy", "Run a node by Envoy's command line, for launchers made for Envoy."),
     "check": ("meshproxy.cli.check:check", "Check a configuration FILE and list all that is wrong."),
     "reload": ("meshproxy.cli.orders:reload", "Make the running node read its configuration again."),
     "upgrade": ("meshproxy.cli.orders:upgrade", "Replace the running code by new processes on the same sockets."),

@@ -65,13 +65,13 @@ def _translated(document: Document, env: Mapping[str, str]) -> Loaded:
     else:
         from meshproxy.config.native.read import read
     snapshot = read(document, env, problems)
-    _refuse_control_planes(problems)
+    refuse_control_planes(problems)
     if problems.refused:
         raise ConfigError(problems.errors())
     return Loaded(snapshot, problems.warnings(), form)
 
 
-def _refuse_control_planes(problems: Problems) -> None:
+def refuse_control_planes(problems: Problems) -> None:
     """The one place that keeps what comes from control planes out of a node, in either form."""
     for path, what in problems.sourced:
         problems.error(path, f"{what} is not supported yet. Remove it.")

@@ -46,19 +46,19 @@ BUSY_S = 0.05
 def run(
     config_path: str, workers: int | None = None, control: str = "", log_level: str | None = None, *,
     entries: Entries | None = None, patience: Patience | None = None, argv: list[str] | None = None,
-    env: MutableMapping[str, str] | None = None,
+    env: MutableMapping[str, str] | None = None, admin_address_path: str = "",
 ) -> int:
     """Runs a node until it is told to end; gives the exit code. What is wrong at the start is told on stderr, and the code is 1.
 
     `workers`: None = as configured, 0 = one for each usable core. `argv` is how to start a new master at an upgrade (default: as this
-    process was started).
+    process was started). The address of the admin API is written to `admin_address_path` once it listens.
     """
     env = os.environ if env is None else env
     journal = Journal(log_level or "info")
     setproctitle.setproctitle("meshproxy: master")
     command = Command(
         config_path, -1 if workers is None else workers, control, argv or [sys.executable, *sys.orig_argv[1:]], os.getcwd(), env,
-        entries or Entries(), patience or Patience(),
+        entries or Entries(), patience or Patience(), admin_address_path,
     )
     former: Channel | None = None
     try:

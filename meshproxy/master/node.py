@@ -41,6 +41,8 @@ class Command:
     env: Mapping[str, str]
     entries: Entries
     patience: Patience
+    admin_address_path: str = ""
+    """A file for the admin API's address; "" = none."""
 
 
 @dataclass

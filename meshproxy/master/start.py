@@ -73,6 +73,7 @@ def prepare(
         cold = _configure(node, loaded, legacy)
         if legacy is None:
             write_pid_file(node)
+            _write_admin_address(node)
         if node.idle and who.uid >= 0 and not priority.is_open_to_all():
             # Another user than before, to whom the way back from idle priority is closed.
             priority.come_back()
@@ -94,6 +95,18 @@ def _add_brought(node: Node, loaded: Loaded, legacy: Inheritance) -> None:
     loaded.resources = [each for each in loaded.resources if (each.kind, each.name) not in names] + kept.resources
     for text in kept.told:
         node.journal.warning("what a control plane brought goes", about=text)
+
+
+def _write_admin_address(node: Node) -> None:
+    """For who asked for any port; without a line end, as Envoy writes it."""
+    path = node.command.admin_address_path
+    if not path or node.admin_address is None:
+        return
+    try:
+        with open(path, "w") as file:
+            file.write(str(node.admin_address))
+    except OSError as error:
+        node.journal.error("admin address cannot be written", path=path, error=error.strerror)
 
 
 def write_pid_file(node: Node) -> None:
