@@ -62,11 +62,11 @@ class ControlClient:
         """The node's processes, as the admin API tells them too."""
         return self._decoded("status", self.order("status"), NodeState)
 
-    def dump(self) -> Snapshot:
-        """The configuration that the node runs on."""
+    def dump(self, of_file: bool = False) -> Snapshot:
+        """The configuration that the node runs on; `of_file`: without what control planes and catalogues brought."""
         from meshproxy.model import Snapshot
 
-        return self._decoded("dump", self.order("dump"), Snapshot, msgspec.msgpack.decode)
+        return self._decoded("dump", self.order("dump", argument="file" if of_file else ""), Snapshot, msgspec.msgpack.decode)
 
     def scoreboard(self) -> tuple[Region, Directory]:
         """The live metrics: the region, mapped here, and whose block is where at this moment."""

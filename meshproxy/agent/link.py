@@ -13,9 +13,11 @@ from gevent.event import AsyncResult
 from meshproxy.errors import FrameError
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
-from meshproxy.ipc.messages import Answer, Message, Order
+from meshproxy.ipc.messages import Answer, Message, Order, PutAnswer, PutResources
 from meshproxy.master.journal import Journal
 
+PUT_PATIENCE_S = 120.0
+"""For resources to be in force: a reload that is under way comes first."""
 ORDER_PATIENCE_S = 30.0
 """For what the admin API orders; all of it is quick or answered before it is done."""
 
@@ -28,6 +30,9 @@ class MasterLink:
         self._journal = journal
         self._ids = itertools.count(1)
         self._waiting: dict[int, AsyncResult] = {}
+        self._put_ids = itertools.count(1 << 40)
+        """Apart from those of who counts for himself."""
+        self._putting: dict[int, AsyncResult] = {}
         self._writing: gevent.Greenlet | None = None
         self._reading: gevent.Greenlet | None = None
 
@@ -40,6 +45,8 @@ class MasterLink:
                 close_all(fds)  # nothing that the agent is told has descriptors
                 if isinstance(message, Answer):
                     self._answered(message)
+                elif isinstance(message, PutAnswer) and message.id in self._putting:
+                    self._putting[message.id].set(message)
                 elif type(message) in listeners:
                     listeners[type(message)](message)
                 else:
@@ -66,6 +73,18 @@ class MasterLink:
         finally:
             self._waiting.pop(number, None)
 
+    def put(self, put: PutResources) -> PutAnswer | None:
+        """Have resources put into force; waits until they are. None = it is not known whether they are."""
+        number = next(self._put_ids)
+        result = self._putting[number] = AsyncResult()
+        try:
+            self.send(msgspec.structs.replace(put, id=number))
+            return result.get(timeout=PUT_PATIENCE_S)
+        except (gevent.Timeout, FrameError):
+            return None
+        finally:
+            self._putting.pop(number, None)
+
     def close(self) -> None:
         """End the line; whoever waits for an answer is told. A greenlet must not wait on a descriptor that is closed, so they go first."""
         self._give_up("the agent ends")
@@ -86,3 +105,5 @@ class MasterLink:
     def _give_up(self, why: str) -> None:
         for number, result in list(self._waiting.items()):
             result.set(Answer(id=number, ok=False, errors=[why]))
+        for result in list(self._putting.values()):
+            result.set(None)

@@ -17,8 +17,10 @@ from meshproxy.admin.access_log import AdminLogs
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.access_logs import AccessLogs
+from meshproxy.agent.cataloguing import Cataloguing
 from meshproxy.agent.export import StatsdExport
 from meshproxy.agent.finding import Finding
+from meshproxy.agent.following import Following
 from meshproxy.agent.link import MasterLink
 from meshproxy.agent.log_drain import LogDrain
 from meshproxy.agent.metrics import AgentMetrics
@@ -28,6 +30,9 @@ from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.tracing import Collectors, RecordSinks
 from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
+from meshproxy.discovery.consul import ConsulSource
+from meshproxy.discovery.consul_config import Copies
+from meshproxy.discovery.sources import source_of
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.messages import (
@@ -48,7 +53,7 @@ from meshproxy.ipc.messages import (
     Warm,
 )
 from meshproxy.master.journal import Journal
-from meshproxy.model import EndpointSet, ResourceKind, Secret
+from meshproxy.model import ConsulService, EndpointSet, ResourceKind, Secret, Source
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.telemetry.logs import LogSinks
 
@@ -73,9 +78,11 @@ class Agent:
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
         self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
-        self.finding = Finding(self._publish, self.journal, self._tell_warm)
+        self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._tell_warm)
+        self.finding = Finding(self._publish, self.journal, self._tell_warm, self._source_of)
         hostname = socket.gethostname()
         self.registering = Registering(self.view, hostname, self.journal)
+        self.following = Following(self.view, Copies(boot.state_directory), self.link.order, self.journal)
         self.sinks = LogSinks(hostname, lambda text: self.journal.warning("access log trouble", text=text), _udp_resolver())
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
@@ -83,7 +90,7 @@ class Agent:
         self.collectors = Collectors(self.view, lookup, self.journal)
         records = RecordSinks(self.sinks, self.collectors)
         self.log_drain = LogDrain(self.view.region, records, lambda: self.access_logs.any_named or self.collectors.any_named)
-        self.metrics = AgentMetrics(self.view, self._own_counters, lambda: {**self.finding.gauges(), **self.registering.gauges()})
+        self.metrics = AgentMetrics(self.view, self._own_counters, self._own_gauges)
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
@@ -94,12 +101,14 @@ class Agent:
     def run(self) -> int:
         """Start all, say Ready, wait, end all."""
         self._take_clusters([each.name for each in self.view.resources(ResourceKind.CLUSTER)])
+        self.cataloguing.configure()
         self.secrets.watch(self.view.secrets())
         self.access_logs.configure()
         self.collectors.configure()
         self._take_settings(self.view.settings)
         finders = (self.resolving.run, self.finding.run, self.secrets.run)
-        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep, self.registering.run):
+        registries = (self.registering.run, self.following.run, self.cataloguing.run)
+        for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep, *registries):
             self._start(part)
         if self.admin is not None:
             self.admin.start()
@@ -137,7 +146,10 @@ class Agent:
             SourceRow(cluster=name, source=each.name, endpoints=each.endpoints, age_s=round(each.age_s, 1), error=each.error)
             for name in self.finding.clusters() for each in self.finding.states(name)
         ]
-        self.link.send(Report(id=message.id, report=AgentReport(sources=sources, registrations=self.registering.rows())))
+        sources += self.cataloguing.rows()
+        registrations, configurations = self.registering.rows(), self.following.rows()
+        report = AgentReport(sources=sources, registrations=registrations, configurations=configurations)
+        self.link.send(Report(id=message.id, report=report))
 
     def _leave(self, message: Leave) -> None:
         def tell() -> None:
@@ -150,6 +162,7 @@ class Agent:
 
     def _configure(self, message: Configure) -> None:
         self.view.configure(message)
+        changed = {*(each.kind for each in message.upserts), *(kind for kind, _ in message.removes)}
         gone = [name for kind, name in message.removes if kind is ResourceKind.CLUSTER]
         self.resolving.forget(gone)
         self.finding.forget(gone)
@@ -160,6 +173,9 @@ class Agent:
         self.collectors.configure()
         self.registering.came(each.name for each in message.upserts if each.kind is ResourceKind.LISTENER)
         self.registering.changed()
+        self.following.changed()
+        if any(kind in (ResourceKind.ROUTE_TABLE, ResourceKind.CLUSTER) for kind in changed):
+            self.cataloguing.configure()
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
@@ -177,7 +193,7 @@ class Agent:
         self.finding.watch(clusters)
 
     def _tell_warm(self) -> None:
-        if self._warm != self.view.version and self.resolving.is_warm() and self.finding.is_warm():
+        if self._warm != self.view.version and self.resolving.is_warm() and self.finding.is_warm() and self.cataloguing.is_warm():
             self._warm = self.view.version
             self.link.send(Warm(version=self._warm))
 
@@ -207,6 +223,14 @@ class Agent:
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names, self.admin_logs.write)
 
+    def _source_of(self, source: Source) -> object:
+        """What the catalogue's services are found by tells it more than endpoints."""
+        return ConsulSource(source, self.cataloguing.heard) if isinstance(source, ConsulService) else source_of(source)
+
+    def _own_gauges(self) -> dict[str, int]:
+        """What the agent measures itself."""
+        return {**self.finding.gauges(), **self.registering.gauges(), **self.cataloguing.gauges()}
+
     def _own_counters(self) -> dict[str, int]:
         """What the agent counts itself."""
         region = self.view.region
@@ -221,6 +245,8 @@ class Agent:
             **self.finding.counters(),
             **self.secrets.counters(),
             **self.registering.counters(),
+            **self.following.counters(),
+            **self.cataloguing.counters(),
         }
 
     def _end(self) -> None:

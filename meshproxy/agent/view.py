@@ -133,6 +133,10 @@ class NodeView:
         """All resources of a kind, by name, packed."""
         return sorted((each for each in self._resources.values() if each.kind is kind), key=lambda each: each.name)
 
+    def resource(self, kind: ResourceKind, name: str) -> Resource | None:
+        """One resource, packed."""
+        return self._resources.get((kind, name))
+
     def cluster(self, name: str) -> Cluster | None:
         """One cluster."""
         resource = self._resources.get((ResourceKind.CLUSTER, name))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def check(file: str, with_plan: bool, shape: str, control: str) -> None:
     """Check a configuration FILE and list all that is wrong.
 
-    Exits 0 when it is good, 1 when it is refused, 2 for a wrong command line.
+    FILE may be consul://HOST:PORT/PREFIX. Exits 0 when it is good, 1 when it is refused, 2 for a wrong command line.
     """
     from meshproxy.config.load import load_with_warnings
 
@@ -47,7 +47,7 @@ def _plan(snapshot: Snapshot, control: str) -> tuple[str, list[Step]]:
 
     path = control_path(control or snapshot.process.control, os.environ, os.getuid())
     try:
-        return f"the node at {path}", plan(ControlClient(path).dump(), snapshot)
+        return f"the node at {path}", plan(ControlClient(path).dump(of_file=True), snapshot)
     except ControlError as error:
         if not error.usage:
             raise click.ClickException(str(error)) from None

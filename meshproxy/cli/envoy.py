@@ -61,6 +61,20 @@ class ComponentLevels(click.ParamType):
         return str(value)
 
 
+class StatsTag(click.ParamType):
+    """`name:value`, by Envoy's rules for the two."""
+
+    name = "NAME:VALUE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, colon, text = str(value).partition(":")
+        if not (colon and re.fullmatch("[A-Za-z0-9]+", name) and text and "." not in text):
+            self.fail(f"misformatted stats-tag '{value}': write NAME:VALUE, letters and digits, and a value without a dot", param, ctx)
+        return name, text
+
+
 def _number(name: str, help: str, default: int | None = None) -> Any:
     return click.option(name, type=click.IntRange(min=0, max=2**32 - 1), metavar="N", default=default, help=help)
 
@@ -112,7 +126,7 @@ def _print_hot_restart_version(context: click.Context, parameter: click.Paramete
               help=_ACCEPTED + "the log has one level.")
 @click.option("--reject-unknown-dynamic-fields", is_flag=True, help="Refused: fields that nobody knows are always skipped.")
 @click.option("--disable-extensions", metavar="NAMES", default="", help="Refused: what it takes out would not be taken out.")
-@click.option("--stats-tag", metavar="NAME:VALUE", multiple=True, help="Not supported yet: told in the log, and without effect.")
+@click.option("--stats-tag", type=StatsTag(), metavar="NAME:VALUE", multiple=True, help="A tag of all metrics; may be given several times.")
 @_accepted("--parent-shutdown-time-s", text="an old process ends when its last connection does, or after --drain-time-s.")
 @_accepted("--log-format", text="the log has one format.")
 @_accepted("--log-format-escaped", flag=True, text="line ends are always escaped.")
@@ -146,8 +160,6 @@ def envoy(**given: Any) -> None:
         return
     if given["log_path"]:
         _log_to(given["log_path"])
-    if given["stats_tag"]:
-        click.echo(f"warning: --stats-tag {', '.join(given['stats_tag'])}: not supported yet, it has no effect", err=True)
     if given["base_id_path"]:
         _write(given["base_id_path"], str(_base_id(given)))
     _serve(path, options, given)
@@ -157,7 +169,7 @@ def _options(given: dict[str, Any]) -> LaunchOptions:
     return LaunchOptions(
         config_yaml=given["config_yaml"], node_id=given["service_node"], cluster=given["service_cluster"], zone=given["service_zone"],
         drain_s=-1.0 if given["drain_time_s"] is None else float(given["drain_time_s"]), allow_unknown_fields=given["allow_unknown"],
-        log_level=LEVELS[given["log_level"]],
+        log_level=LEVELS[given["log_level"]], stats_tags=given["stats_tag"],
     )
 
 

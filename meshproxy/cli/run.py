@@ -26,7 +26,7 @@ class WorkerCount(click.ParamType):
 
 
 @click.command()
-@click.option("-c", "--config", "path", metavar="FILE", help=f"The configuration.  [default: {' or '.join(DEFAULT_FILES)}]")
+@click.option("-c", "--config", "path", metavar="FILE", help=f"The configuration, or consul://HOST:PORT/PREFIX.  [default: {' or '.join(DEFAULT_FILES)}]")
 @click.option("--workers", type=WorkerCount(), metavar="N|auto", help="Worker processes.  [default: the configuration's, else auto]")
 @click.option("--control", metavar="PATH", default="", help="Where to make the control socket.  [default: the configuration's]")
 @click.option("--log-level", type=click.Choice(LEVELS), help="What is logged to stderr.  [default: the configuration's]")
@@ -36,7 +36,7 @@ def run(path: str | None, workers: int | None, control: str, log_level: str | No
     ^C or SIGINT ends it now, SIGTERM lets requests end first, SIGHUP reloads, SIGUSR2 upgrades.
     """
     found = path or default_file()
-    if not os.path.isfile(found):
+    if not found.startswith("consul://") and not os.path.isfile(found):
         fail(f"cannot read {found}: no such file. Give another with -c FILE.", NO_NODE)
     from meshproxy.master.main import run as run_master
 

@@ -42,6 +42,7 @@ def as_text(state: NodeState) -> str:
         *table(("PROCESS", "STATE", "PID", "UP", "RESTARTS", "LAST DEATH"), [_process(row) for row in _processes(state)]),
         "",
         *table(("LISTENER", "ADDRESSES"), [(row.name, "  ".join(row.addresses)) for row in state.listeners]),
+        *_part(("CONFIGURATION", "STATE", "ERROR"), [(row.source, row.state, " ".join(row.error.split())) for row in state.configurations]),
         *_part(("SOURCE", "CLUSTER", "ENDPOINTS", "LAST GOOD", "ERROR"), [_source(row) for row in state.sources]),
         *_part(("REGISTRATION", "ID", "ADDRESS", "STATE", "ERROR"), [_registration(row) for row in state.registrations]),
     ]

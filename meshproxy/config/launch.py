@@ -24,6 +24,8 @@ class LaunchOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     drain_s: float = -1.0
     """Below 0 = not given."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    stats_tags: tuple[tuple[str, str], ...] = ()
+    """Of all metrics: names and values."""
     allow_unknown_fields: bool = False
 
 

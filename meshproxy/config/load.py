@@ -5,19 +5,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from meshproxy.config import document as documents
+from meshproxy.config.consul_url import document_of, is_consul
 from meshproxy.config.document import Document
+from meshproxy.config.form import form_of
 from meshproxy.config.problems import Problems
 from meshproxy.errors import ConfigError, Problem
+from meshproxy.ipc.state_path import VARIABLE as STATE
 from meshproxy.model import Snapshot
-
-_ENVOY_KEYS = {
-    "static_resources", "staticResources", "dynamic_resources", "dynamicResources", "layered_runtime", "layeredRuntime",
-    "bootstrap_extensions", "cluster_manager", "clusterManager", "overload_manager", "overloadManager", "stats_sinks", "statsSinks",
-}
-"""Top-level keys that only Envoy's form has."""
 
 
 class Loaded(NamedTuple):
@@ -34,9 +31,19 @@ def load(path: str, env: Mapping[str, str]) -> Snapshot:
 
 
 def load_with_warnings(path: str, env: Mapping[str, str]) -> Loaded:
-    """Like `load`, with the warnings and the form."""
+    """Like `load`, with the warnings and the form. `path` may be a `consul://host:port/prefix`."""
     with collector_off():
-        return _translated(documents.read(path), env)
+        return _translated(_read(path, env), env)
+
+
+def load_for_node(path: str, env: Mapping[str, str]) -> Loaded:
+    """Like `load_with_warnings`; where Consul cannot be asked, what it said last is good enough, with a warning."""
+    with collector_off():
+        return _translated(_read(path, env), env, env.get(STATE, ""))
+
+
+def _read(path: str, env: Mapping[str, str]) -> Document:
+    return document_of(path, env) if is_consul(path) else documents.read(path)
 
 
 def load_text(text: str, env: Mapping[str, str], name: str = "configuration") -> Loaded:
@@ -45,26 +52,18 @@ def load_text(text: str, env: Mapping[str, str], name: str = "configuration") ->
         return _translated(documents.parse(name, text), env)
 
 
-def form_of(data: Any) -> Literal["native", "envoy"]:
-    """Told by the content: Envoy's top-level keys, or an `admin` or `node` as only Envoy writes them."""
-    if not isinstance(data, dict):
-        return "native"
-    admin = data.get("admin")
-    address = admin.get("address") if isinstance(admin, dict) else None
-    if _ENVOY_KEYS & data.keys() or (isinstance(address, dict) and address.keys() & {"socket_address", "socketAddress", "pipe"}):
-        return "envoy"
-    return "native"
-
-
-def _translated(document: Document, env: Mapping[str, str]) -> Loaded:
+def _translated(document: Document, env: Mapping[str, str], state_directory: str = "") -> Loaded:
     problems = Problems()
     form = form_of(document.data)
     if form == "envoy":
         # Not at the top: protobuf and Envoy's messages take 30 MiB that a native configuration does not need.
         from meshproxy.config.envoy.bootstrap import read
+
+        snapshot = read(document, env, problems)
     else:
-        from meshproxy.config.native.read import read
-    snapshot = read(document, env, problems)
+        from meshproxy.config.native import read as native
+
+        snapshot = native.read(document, env, problems, state_directory)
     refuse_control_planes(problems)
     if problems.refused:
         raise ConfigError(problems.errors())

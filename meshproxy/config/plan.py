@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from meshproxy.model import Listener, ResourceKind, Snapshot
+from meshproxy.model import Listener, ResourceKind, RouteTable, Snapshot, VirtualHost
 from meshproxy.model.cluster import without_tokens
 from meshproxy.model.discovery import node_without_token
+from meshproxy.model.route import table_without_token
 from meshproxy.model.snapshot import without_call_metadata
 from meshproxy.model.tls import without_keys
 from meshproxy.model.xds import shown
@@ -82,9 +83,15 @@ def _resources(snapshot: Snapshot) -> dict[ResourceKind, dict[str, msgspec.Struc
     return {
         ResourceKind.SECRET: {secret.name: without_keys(secret) for secret in snapshot.secrets},
         ResourceKind.CLUSTER: {cluster.name: without_tokens(cluster) for cluster in snapshot.clusters},
-        ResourceKind.ROUTE_TABLE: {table.name: table for table in snapshot.route_tables},
+        ResourceKind.ROUTE_TABLE: {table.name: _of_file(table) for table in snapshot.route_tables},
         ResourceKind.LISTENER: {listener.name: without_call_metadata(listener) for listener in snapshot.listeners},
     }
+
+
+def _of_file(table: RouteTable) -> RouteTable:
+    """As it may be shown, without what a catalogue added at run time."""
+    hosts = tuple(host for host in table.virtual_hosts if not host.name.startswith(VirtualHost.OF_CATALOG))
+    return table_without_token(msgspec.structs.replace(table, virtual_hosts=hosts) if table.catalog is not None else table)
 
 
 def _step(kind: ResourceKind, name: str, old: msgspec.Struct | None, new: msgspec.Struct) -> Step | None:

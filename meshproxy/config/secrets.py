@@ -102,7 +102,7 @@ class Secrets:
 
     def names(self, kind: type) -> list[str]:
         """Of the secrets of a kind, for `Problems.unresolved`."""
-        return [name for name, (secret, _) in self._made.items() if isinstance(secret.value, kind)]
+        return [name for name, (secret, _) in self._made.items() if isinstance(secret.value, kind) or secret.value is None]
 
     def get(self, name: str) -> Secret | None:
         return self._made[name][0] if name in self._made else None
@@ -150,8 +150,11 @@ class Secrets:
         parts = {f"ticket_keys[{index}]": part for index, part in enumerate(keys)}
         return self._put(name, value, SecretFiles(ticket_keys=named if any(named) else (), sds=sds), path, parts)
 
-    def awaited(self, sds_name: str, source: ConfigSource, path: Path) -> str:
-        """A secret that a control plane sends. The same one for all that ask the same control plane for it."""
+    def awaited(self, sds_name: str, source: ConfigSource, path: Path, own_name: str = "") -> str:
+        """A secret that a control plane sends. Without a name of its own it is the same one for all that ask the same for it."""
+        if own_name:
+            self._made.setdefault(own_name, (Secret(name=own_name, source=source, sds_name=sds_name), path))
+            return own_name
         name = f"{sds_name} by {config_source_name(source)}"
         if any(service.initial_metadata or service.authority for service in source.services):
             # Who asks as somebody else may be given something else.

@@ -30,8 +30,10 @@ Resolve = Callable[[str], Iterable[str]]
 class ConsulSource:
     """Watches one service."""
 
-    def __init__(self, wanted: ConsulService) -> None:
+    def __init__(self, wanted: ConsulService, heard: Callable[[ConsulService, Any], None] | None = None) -> None:
+        """`heard` gets each good answer as it came, too."""
         self._wanted = wanted
+        self._heard = heard
         self._lookup = dns.system_lookup(socket.getaddrinfo)
         self._known: dict[str, list[str]] = {}
         """Addresses of hosts that are names: one whose lookup fails has those that it had."""
@@ -53,6 +55,8 @@ class ConsulSource:
                     clock.sleep(backoff.wait_s(clock.random()))
                     continue
                 backoff.good()
+                if self._heard is not None:
+                    self._heard(self._wanted, told.body)
                 teller.answered(endpoints)
                 if self._wanted.prepared_query:
                     clock.sleep(self._wanted.poll_s)

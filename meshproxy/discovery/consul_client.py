@@ -36,18 +36,20 @@ class Told(NamedTuple):
 
 
 class RefusedError(SourceError):
-    """It answered, and not with 200."""
+    """It answered, and not with 200. `index` is what it told of the state all the same; "" = nothing."""
 
-    def __init__(self, text: str, status: int) -> None:
+    def __init__(self, text: str, status: int, index: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.index = index
 
 
 class ConsulClient:
     """Closed by `close`; opens itself again for the next question."""
 
-    def __init__(self, server: ConsulServer) -> None:
+    def __init__(self, server: ConsulServer, grace_s: float = GRACE_S) -> None:
         self._server = server
+        self._grace_s = grace_s
         self._link: _Link | None = None
 
     def get(self, path: str, query: list[tuple[str, str]], wait_s: float = 0.0) -> Told:
@@ -84,7 +86,7 @@ class ConsulClient:
         headers = {"Accept": "application/json", "User-Agent": "meshproxy"}
         if token := self._token():
             headers["X-Consul-Token"] = token
-        limit_s = CONNECT_LIMIT_S + wait_s + GRACE_S
+        limit_s = CONNECT_LIMIT_S + wait_s + self._grace_s
         try:
             with gevent.Timeout(limit_s, TimeoutError(f"no answer within {limit_s:g} s")):
                 if self._link is None:
@@ -103,7 +105,7 @@ class ConsulClient:
         if len(body) > MOST_BYTES:
             raise SourceError(f"{self._place()}: the answer has more than {MOST_BYTES >> 20} MiB")
         if answer.status != 200:
-            raise RefusedError(f"{self._place()}: {answer.status} {_shown(body)}", answer.status)
+            raise RefusedError(f"{self._place()}: {answer.status} {_shown(body)}", answer.status, answer.headers.get("X-Consul-Index", ""))
         try:
             return Told(json.loads(body) if body or method == "GET" else None, answer.headers)
         except (ValueError, RecursionError) as error:

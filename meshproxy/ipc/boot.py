@@ -70,5 +70,7 @@ class AgentBoot(msgspec.Struct, kw_only=True, gc=False):
     """A listening socket (TCP or UNIX) for the admin API, -1 = none is configured."""
     state: NodeState
     crash_fd: int = -1
+    state_directory: str = ""
+    """Where it may keep what is needed at the next start; "" = nowhere."""
     idle: bool = False
     """As a worker's."""

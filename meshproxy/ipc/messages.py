@@ -179,11 +179,21 @@ class RegistrationRow(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
+class ConfigRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Configuration that is followed elsewhere than in a file, as `status` shows it."""
+
+    source: str
+    state: Literal["in force", "refused", "copy"]
+    """`refused`: what is there now; the one before is in force. `copy`: the last good one is, because the source could not be asked."""
+    error: str = ""
+
+
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     """What only the agent can say of the node. Its fields are those of NodeState."""
 
     sources: list[SourceRow] = []
     registrations: list[RegistrationRow] = []
+    configurations: list[ConfigRow] = []
 
 
 class AskReport(Message, kw_only=True):
@@ -229,6 +239,7 @@ class NodeState(Message, kw_only=True):
     sources: list[SourceRow] = []
     """Only in the answer to `status`, as what follows."""
     registrations: list[RegistrationRow] = []
+    configurations: list[ConfigRow] = []
 
 
 class PutResource(Message, kw_only=True):
@@ -239,7 +250,7 @@ class PutResource(Message, kw_only=True):
 
 
 class PutResources(Message, kw_only=True):
-    """agent -> master: what a control plane brought and took away. The resources are without blocks.
+    """agent -> master: what a control plane (`origin` "consul": a catalogue) brought and took away. The resources are without blocks.
 
     Everything of it that is good goes live in one step, and is answered by `PutAnswer` then. What a control plane cannot change (the
     file has a resource of that name) is left as it is. A cluster's endpoints go with it.
@@ -248,6 +259,7 @@ class PutResources(Message, kw_only=True):
     id: int
     upserts: list[Resource] = []
     removes: list[tuple[ResourceKind, str]] = []
+    origin: Literal["xds", "consul"] = "xds"
 
 
 class PutAnswer(Message, kw_only=True):
@@ -267,7 +279,8 @@ class Order(Message, kw_only=True):
     """agent -> master (from the admin API), or command -> master (control socket): do this. Answered by `Answer` with the same `id`.
 
     `drain_listeners` takes `listeners` (empty = all) and stops accepting without ending the node; `quit` is /quitquitquit; `loglevel` takes
-    `argument`; `scoreboard` is answered with two things to read metrics by: the region's file descriptor and `Directory`.
+    `argument`; `dump` with the argument `file` leaves out what came from elsewhere; `scoreboard` is answered with two things to read metrics
+    by: the region's file descriptor and `Directory`.
     """
 
     id: int = 0

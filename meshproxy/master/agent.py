@@ -16,6 +16,7 @@ from meshproxy.ipc.boot import AgentBoot
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.frames import close_all
 from meshproxy.ipc.messages import Applied, Left, Message, Order, PutResource, PutResources, Ready, Report, Stop, Warm
+from meshproxy.ipc.state_path import VARIABLE as STATE
 from meshproxy.master import deaths
 from meshproxy.master.node import Node
 from meshproxy.master.slots import Kill, State
@@ -114,7 +115,7 @@ class AgentKeeper:
         boot = AgentBoot(
             channel_fd=channel_fd, region=node.region, version=node.configuration.version, resources=node.configuration.resources(),
             settings=node.configuration.settings, directory=node.configuration.directory(), admin_fd=node.admin_fd, state=node.state(),
-            crash_fd=self._crash_fd,
+            crash_fd=self._crash_fd, state_directory=node.command.env.get(STATE, ""),
         )
         keep = [channel_fd, node.region.fd] + ([node.admin_fd] if node.admin_fd >= 0 else [])
         self._ours = ""

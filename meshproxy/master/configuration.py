@@ -14,9 +14,10 @@ import msgspec
 from meshproxy.discovery.dns import names_of
 from meshproxy.errors import TableFullError
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings, Refusal
-from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, Snapshot, Source
+from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, ResourceKind, RouteTable, Snapshot, Source
 from meshproxy.model.cluster import without_tokens
 from meshproxy.model.discovery import node_without_token
+from meshproxy.model.route import table_without_token
 from meshproxy.model.snapshot import as_written, pack, unpack
 from meshproxy.model.tls import without_keys
 from meshproxy.model.xds import shown
@@ -121,13 +122,17 @@ class Configuration:
     def directory(self) -> Directory:
         return Directory(rows=self.allocator.rows())
 
-    def snapshot(self) -> Snapshot:
-        """The whole as a front door would have given it, to be shown: no private keys or tokens, and no endpoints that the agent found."""
+    def snapshot(self, brought: bool = True) -> Snapshot:
+        """The whole as a front door would have given it, to be shown: no private keys or tokens, and no endpoints that the agent found.
+        Not `brought`: without what came from elsewhere than the file."""
         of: dict[ResourceKind, list] = {kind: [] for kind in ResourceKind}
         for resource in self._table.values():
-            of[resource.kind].append(unpack(resource))
+            value = unpack(resource)
+            if brought or not resource.origin or (isinstance(value, RouteTable) and value.catalog is not None):
+                of[resource.kind].append(value)
         return Snapshot(
-            listeners=tuple(map(as_written, of[ResourceKind.LISTENER])), route_tables=tuple(of[ResourceKind.ROUTE_TABLE]),
+            listeners=tuple(map(as_written, of[ResourceKind.LISTENER])),
+            route_tables=tuple(map(table_without_token, of[ResourceKind.ROUTE_TABLE])),
             clusters=tuple(map(without_tokens, of[ResourceKind.CLUSTER])), secrets=tuple(map(without_keys, of[ResourceKind.SECRET])),
             admin=self.settings.admin, node=self.settings.node, stats=self.settings.stats, process=self.process,
             log_level=self.settings.log_level, dynamic=shown(self.settings.dynamic), consul=node_without_token(self.settings.consul),

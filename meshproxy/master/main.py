@@ -18,6 +18,8 @@ from meshproxy.errors import BindError, ConfigError, ControlError, MeshproxyErro
 from meshproxy.ipc.boot import ExitCode
 from meshproxy.ipc.channel import Channel
 from meshproxy.ipc.messages import Answer, Ready
+from meshproxy.ipc.state_path import VARIABLE as STATE
+from meshproxy.ipc.state_path import state_path
 from meshproxy.master import admin_socket, deaths, systemd
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
@@ -54,6 +56,10 @@ def run(
     process was started). The address of the admin API is written to `admin_address_path` once it listens.
     """
     env = os.environ if env is None else env
+    priority.take_long_turns()
+    if directory := state_path(env, os.getuid()):
+        # Once, as whoever starts it: another user than the one that the node runs as would mean another place.
+        env = {**env, STATE: directory}
     journal = Journal(log_level or "info")
     setproctitle.setproctitle("meshproxy: master")
     command = Command(

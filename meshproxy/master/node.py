@@ -26,7 +26,7 @@ class Entries:
 
     worker: str = "meshproxy.workers.main:run"
     agent: str = "meshproxy.agent.main:run"
-    loader: str = "meshproxy.config.load:load_with_warnings"
+    loader: str = "meshproxy.config.load:load_for_node"
 
 
 @dataclass(frozen=True)

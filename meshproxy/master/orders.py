@@ -161,7 +161,7 @@ class Orders:
         channel.send(Answer(id=order.id, body=directory), [self.node.region.fd])
 
     def _dump(self, order: Order, channel: Channel) -> None:
-        channel.send(Answer(id=order.id, body=_msgpack.encode(self.node.configuration.snapshot())))
+        channel.send(Answer(id=order.id, body=_msgpack.encode(self.node.configuration.snapshot(order.argument != "file"))))
 
 
 def _refuse(order: Order, channel: Channel, why: str) -> None:

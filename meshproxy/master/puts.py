@@ -13,8 +13,8 @@ from typing import NamedTuple
 import msgspec
 
 from meshproxy.ipc.messages import NodeSettings, PutResources, Refusal
-from meshproxy.model import Cluster, HttpConnectionManager, Listener, Resource, ResourceKind, Secret
-from meshproxy.model.snapshot import unpack
+from meshproxy.model import Cluster, HttpConnectionManager, Listener, Resource, ResourceKind, RouteTable, Secret, VirtualHost
+from meshproxy.model.snapshot import pack, unpack
 
 Key = tuple[ResourceKind, str]
 
@@ -44,8 +44,8 @@ class Plan(NamedTuple):
 
 
 def is_brought(resource: Resource) -> bool:
-    """Whether a control plane brought it."""
-    return resource.origin == "xds"
+    """Whether it did not come with the file."""
+    return resource.origin != ""
 
 
 def plan(put: PutResources, get: Callable[[Key], Resource | None]) -> Plan:
@@ -61,11 +61,11 @@ def plan(put: PutResources, get: Callable[[Key], Resource | None]) -> Plan:
             owner = (ResourceKind.CLUSTER, resource.name)
             if resource.name not in clusters and (owner in gone or get(owner) is None):
                 continue
-        elif before is not None and not is_brought(before) and not is_asked_for(before):
+        elif before is not None and before.origin != put.origin and not is_asked_for(before, put.origin):
             left.append(key)
             continue
         else:
-            resource = msgspec.structs.replace(resource, origin="xds")
+            resource = msgspec.structs.replace(resource, origin=put.origin)
         gone.discard(key)
         if before is None or before.body != resource.body or before.origin != resource.origin:
             upserts.append(resource)
@@ -74,7 +74,7 @@ def plan(put: PutResources, get: Callable[[Key], Resource | None]) -> Plan:
         there = get(key)
         if there is None:
             continue
-        if key[0] is ResourceKind.ENDPOINTS or is_brought(there):
+        if key[0] is ResourceKind.ENDPOINTS or there.origin == put.origin:
             removes.append(key)
             if key[0] is ResourceKind.CLUSTER and get(endpoints := (ResourceKind.ENDPOINTS, key[1])) and endpoints not in gone:
                 removes.append(endpoints)
@@ -83,12 +83,14 @@ def plan(put: PutResources, get: Callable[[Key], Resource | None]) -> Plan:
     return Plan(upserts, removes, left)
 
 
-def is_asked_for(resource: Resource) -> bool:
-    """A secret that the file says only where to ask for."""
-    if resource.kind is not ResourceKind.SECRET:
+def is_asked_for(resource: Resource, origin: str) -> bool:
+    """A secret that the file says only where to ask for; a route table of the file's that the catalogue adds to."""
+    if resource.kind not in (ResourceKind.SECRET, ResourceKind.ROUTE_TABLE) or is_brought(resource):
         return False
-    secret = unpack(resource)
-    return isinstance(secret, Secret) and secret.source is not None
+    value = unpack(resource)
+    if isinstance(value, RouteTable):
+        return origin == "consul" and value.catalog is not None
+    return origin == "xds" and isinstance(value, Secret) and value.source is not None
 
 
 class Kept(NamedTuple):
@@ -101,8 +103,13 @@ class Kept(NamedTuple):
 def keep(table: Iterable[Resource], file: list[Resource], settings: NodeSettings, taken: Callable[[Listener, list[Listener]], str]) -> Kept:
     """Of `table`, beside `file`. `taken` tells whose address a listener wants, "" = nobody's.
 
-    Clusters and listeners stay while the file says where they come from; route tables and secrets while somebody names them.
+    Clusters and listeners stay while the file says where they come from; route tables and secrets while somebody names them. A route table
+    of the file's that the catalogue adds to keeps what was added.
     """
+    table = list(table)
+    catalogued = _catalogued(table, file)
+    tables = [unpack(each) for each in file if each.kind is ResourceKind.ROUTE_TABLE]
+    with_catalog = any(isinstance(each, RouteTable) and each.catalog is not None for each in tables)
     names = {(each.kind, each.name): each for each in file}
     listeners: list[Listener] = [unpack(each) for each in file if each.kind is ResourceKind.LISTENER]  # type: ignore[misc]
     own = list(listeners)
@@ -112,7 +119,10 @@ def keep(table: Iterable[Resource], file: list[Resource], settings: NodeSettings
     told: list[str] = []
     brought = [each for each in table if is_brought(each)]
     for each in brought:
-        if each.kind not in sources or sources[each.kind] is None:
+        if each.origin == "consul":
+            if each.kind is not ResourceKind.CLUSTER or not with_catalog or (each.kind, each.name) in names:
+                continue
+        elif each.kind not in sources or sources[each.kind] is None:
             continue
         if (each.kind, each.name) in names:
             told.append(f'{each.kind.name.lower()} "{each.name}": the file has one of this name now, and the control plane\'s goes')
@@ -130,9 +140,26 @@ def keep(table: Iterable[Resource], file: list[Resource], settings: NodeSettings
     wanted |= {(ResourceKind.SECRET, name) for name in _secrets(listeners, clusters)}
     for each in brought:
         key = each.kind, each.name
-        if key in wanted and (key not in names or _is_the_one_asked_for(each, names[key])):
+        if each.origin == "xds" and key in wanted and (key not in names or _is_the_one_asked_for(each, names[key])):
             resources.append(each)
-    return Kept(resources, told)
+    return Kept(resources + catalogued, told)
+
+
+def _catalogued(table: Iterable[Resource], file: list[Resource]) -> list[Resource]:
+    """Route tables of the file with what the catalogue added to those of their names."""
+    there = {each.name: each for each in table if each.kind is ResourceKind.ROUTE_TABLE and each.origin == "consul"}
+    made = []
+    for each in file:
+        if each.kind is not ResourceKind.ROUTE_TABLE or each.name not in there:
+            continue
+        fresh, before = unpack(each), unpack(there[each.name])
+        if isinstance(fresh, RouteTable) and isinstance(before, RouteTable) and fresh.catalog is not None:
+            taken = {domain.lower() for host in fresh.virtual_hosts for domain in host.domains}
+            found = [host for host in before.virtual_hosts if host.name.startswith(VirtualHost.OF_CATALOG)]
+            found = [host for host in found if not taken & set(host.domains)]
+            whole = msgspec.structs.replace(fresh, virtual_hosts=(*fresh.virtual_hosts, *found))
+            made.append(msgspec.structs.replace(pack(each.kind, each.name, whole), origin="consul"))
+    return made
 
 
 def _is_the_one_asked_for(brought: Resource, asked: Resource) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
@@ -29,7 +30,7 @@ from meshproxy.master.crew import Crew, Worker
 from meshproxy.master.listeners import key_of
 from meshproxy.master.loader import LIMIT_S, Loaded, Loader, Refused
 from meshproxy.master.node import Node
-from meshproxy.master.puts import Asked, is_brought, keep, plan
+from meshproxy.master.puts import Asked, keep, plan
 from meshproxy.master.rollout import Rollout
 from meshproxy.model import Listener, Process, Resource, ResourceKind
 from meshproxy.model.snapshot import unpack
@@ -42,6 +43,8 @@ MAX_PUTS = 100
 """Puts that came while something else was under way. An agent has one at a time; the rest is for agents that died meanwhile."""
 AT_ONCE = (ResourceKind.ENDPOINTS, ResourceKind.SECRET)
 """A change to these alone cannot be refused by a worker, so nobody waits for it."""
+ORIGINS: tuple[Literal["xds", "consul"], ...] = ("xds", "consul")
+"""Whence resources come that are not the file's."""
 OURSELVES = 0
 """In the place of an agent's pid: nobody waits for the answer."""
 _OWNERS = {ResourceKind.ENDPOINTS: ResourceKind.CLUSTER, ResourceKind.SECRET: ResourceKind.SECRET}
@@ -317,9 +320,10 @@ class Reloader:
         get = self.node.configuration.get
         for each in refused:
             self.node.journal.error("a resource of a control plane goes", kind=each.kind.name, name=each.name, error=each.error)
-        removes = [key for each in refused if (there := get(key := (each.kind, each.name))) is not None and is_brought(there)]
-        if removes:
-            self._put_as(Asked(PutResources(id=0, removes=removes), OURSELVES))
+        for origin in ORIGINS:
+            removes = [key for each in refused if (there := get(key := (each.kind, each.name))) is not None and there.origin == origin]
+            if removes:
+                self._put_as(Asked(PutResources(id=0, removes=removes, origin=origin), OURSELVES))
 
     def _begin_puts(self) -> None:
         while self._puts and not self.busy:

@@ -11,6 +11,7 @@ import meshproxy
 from meshproxy import priority
 from meshproxy.errors import ConfigError, MeshproxyError
 from meshproxy.ipc.control_path import control_path
+from meshproxy.ipc.state_path import VARIABLE as STATE
 from meshproxy.master import admin_socket, privileges
 from meshproxy.master.configuration import Configuration, Versions
 from meshproxy.master.control import open_control
@@ -23,7 +24,7 @@ from meshproxy.master.rollout import Retirement
 from meshproxy.master.slots import SlotTable
 from meshproxy.master.systemd import Notifier
 from meshproxy.master.upgrade import Inheritance
-from meshproxy.model import HttpConnectionManager, Listener, ResourceKind, Secret
+from meshproxy.model import HttpConnectionManager, Listener, ResourceKind, RouteTable, Secret
 from meshproxy.model.snapshot import unpack
 from meshproxy.scoreboard.blocks import PREDECESSOR, BlockAllocator
 from meshproxy.scoreboard.region import Region
@@ -187,12 +188,18 @@ def _asked_of_control_planes(loaded: Loaded) -> list[str]:
             asked += [f"rds {manager.route_table}" for manager in managers if manager.rds is not None]
         elif isinstance(value, Secret) and value.source is not None and value.value is None:
             asked.append(f"sds {value.sds_name or value.name}")
+        elif isinstance(value, RouteTable) and value.catalog is not None:
+            asked.append(f"catalogue of {value.name}")
     return asked
 
 
 def _drop(node: Node, who: privileges.Identity) -> None:
+    consul = node.configuration.settings.consul
+    if consul is not None and consul.config is not None:
+        _make_state_directory(node, who)
     spec = importlib.util.find_spec("gevent")
-    must_read = [os.__file__, meshproxy.__file__ or "", node.command.config_path, (spec.origin if spec else "") or ""]
+    config = "" if "://" in node.command.config_path else node.command.config_path
+    must_read = [os.__file__, meshproxy.__file__ or "", config, (spec.origin if spec else "") or ""]
     secrets = [unpack(each) for each in node.configuration.resources() if each.kind is ResourceKind.SECRET]
     must_read += [file for secret in secrets for file in secret.files.named]
     # A control plane may bring a listener with any port later.
@@ -202,6 +209,19 @@ def _drop(node: Node, who: privileges.Identity) -> None:
     if unreadable := privileges.drop(who, capabilities, [path for path in must_read if path]):
         node.journal.warning("the user cannot read what the node needs, so the master keeps CAP_DAC_READ_SEARCH",
                              user=who.name, files=" ".join(unreadable), remedy="install where every user may read, and let the user read keys: else they are not followed")
+
+
+def _make_state_directory(node: Node, who: privileges.Identity) -> None:
+    """For the user that the node runs as, to whom the place may be closed."""
+    path = node.command.env.get(STATE, "")
+    try:
+        if path:
+            os.makedirs(path, 0o700, exist_ok=True)
+            if who.uid >= 0:
+                os.chown(path, who.uid, who.gid)
+    except OSError as error:
+        remedy = f"name another directory in {STATE}"
+        node.journal.warning("no state directory", path=path, error=error.strerror, remedy=remedy)
 
 
 def _workers_wanted(asked: int, legacy: Inheritance | None) -> int:

@@ -23,6 +23,7 @@ from meshproxy.model.connection_filters import (
     TlsInspector,
 )
 from meshproxy.model.discovery import (
+    ConsulConfig,
     ConsulNode,
     ConsulRegistration,
     ConsulServer,
@@ -47,6 +48,7 @@ from meshproxy.model.listener import (
 )
 from meshproxy.model.rbac import Policy, RbacRules, Rule
 from meshproxy.model.route import (
+    ConsulCatalog,
     DirectResponse,
     ForwardAction,
     HeaderMatch,
@@ -81,13 +83,13 @@ from meshproxy.model.xds import ConfigSource, Dynamic, GrpcService
 
 __all__ = [
     "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConfigSource",
-    "ConnectionFilter", "ConnectionLimit", "ConsulNode", "ConsulRegistration", "ConsulServer", "ConsulService", "CustomTag",
-    "Decorator", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo", "EdsSource", "Endpoint", "EndpointFiles",
-    "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats", "GrpcWeb", "HeaderMatch",
-    "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive", "KeyLog",
-    "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
-    "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
-    "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "RouteTracing", "Rule", "SanMatch", "Secret", "SecretFiles",
-    "Snapshot", "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StatsTag", "StringMatch", "TcpCluster", "TcpProxy",
-    "TicketKeys", "TlsInspector", "TlsParameters", "Tracing", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
+    "ConnectionFilter", "ConnectionLimit", "ConsulCatalog", "ConsulConfig", "ConsulNode", "ConsulRegistration", "ConsulServer",
+    "ConsulService", "CustomTag", "Decorator", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo", "EdsSource", "Endpoint",
+    "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats", "GrpcWeb",
+    "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive",
+    "KeyLog", "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst",
+    "PathMatch", "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect",
+    "Resource", "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "RouteTracing", "Rule", "SanMatch", "Secret",
+    "SecretFiles", "Snapshot", "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StatsTag", "StringMatch", "TcpCluster",
+    "TcpProxy", "TicketKeys", "TlsInspector", "TlsParameters", "Tracing", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

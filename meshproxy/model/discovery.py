@@ -53,11 +53,22 @@ class ConsulRegistration(msgspec.Struct, frozen=True, kw_only=True, omit_default
     """How long connections are still taken after it was deregistered, so that those who watch hear of it."""
 
 
+class ConsulConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A prefix of Consul's keys that hold configuration."""
+
+    prefix: str
+    digest: str = ""
+    """Of what was read there."""
+    saved_s: float = 0.0
+    """When the copy that was read instead was saved (unix time), because Consul could not be asked; 0 = it could."""
+
+
 class ConsulNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The node's own Consul, and what the node has to do with it besides looking for endpoints."""
 
     server: ConsulServer = ConsulServer()
     services: tuple[ConsulRegistration, ...] = ()
+    config: ConsulConfig | None = None
 
 
 class ConsulService(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="consul"):
@@ -108,20 +119,22 @@ Source = ConsulService | DnsSrv | EndpointFiles | EdsSource
 def without_token(source: Source) -> Source:
     """The source as it may be shown."""
     if isinstance(source, ConsulService) and source.server is not None and source.server.token:
-        return msgspec.structs.replace(source, server=_hidden(source.server))
+        return msgspec.structs.replace(source, server=hidden(source.server))
     if isinstance(source, EdsSource):
         return msgspec.structs.replace(source, source=without_metadata(source.source))
     return source
 
 
 def node_without_token(consul: ConsulNode | None) -> ConsulNode | None:
-    """The node's Consul as it may be shown."""
-    if consul is None or not consul.server.token:
-        return consul
-    return msgspec.structs.replace(consul, server=_hidden(consul.server))
+    """The node's Consul as it may be shown and compared: what was read by it is in the configuration itself."""
+    if consul is None:
+        return None
+    server = hidden(consul.server) if consul.server.token else consul.server
+    return msgspec.structs.replace(consul, server=server, config=consul.config and ConsulConfig(prefix=consul.config.prefix))
 
 
-def _hidden(server: ConsulServer) -> ConsulServer:
+def hidden(server: ConsulServer) -> ConsulServer:
+    """The server as it may be shown."""
     return msgspec.structs.replace(server, token="[redacted]")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
+from meshproxy.model.discovery import ConsulServer, hidden
 from meshproxy.model.tracing import Decorator, RouteTracing
 
 
@@ -179,6 +180,31 @@ class VirtualHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     stats: bool = False
     """Keep metrics for this virtual host (`vhost.<name>.*`)."""
 
+    OF_CATALOG: ClassVar[str] = "consul/"
+    """What the name of one begins with that is a service's of Consul's catalogue, found after the file was read."""
+
+
+class ConsulCatalog(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Routes to every service of Consul's catalogue, one virtual host and one cluster each."""
+
+    domains: tuple[str, ...]
+    """Lower case, each with `{service}` in it once."""
+    tags: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    """Patterns as shells have them; () = all."""
+    exclude: tuple[str, ...] = ()
+    like: str = ""
+    """The cluster whose settings the services' clusters have; "" = defaults."""
+    timeout_s: float = 15.0
+    retry: RetryPolicy | None = None
+    datacenter: str = ""
+    checks: Literal["passing", "warning", "any"] = "passing"
+    consistency: Literal["default", "stale", "consistent"] = "default"
+    keep_last_s: float = 3600.0
+    """A catalogue without services counts for so long with the last that it had; so do instances."""
+    server: ConsulServer | None = None
+    """None = 127.0.0.1:8500."""
+
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All virtual hosts of one connection manager, under a name, so that routes change without their listener."""
@@ -190,3 +216,12 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """False, as in Envoy: the route table's values are applied last and win."""
     internal_only_headers: tuple[str, ...] = ()
     ignore_port_in_host: bool = False
+    catalog: ConsulCatalog | None = None
+    """More virtual hosts are found there and put behind these."""
+
+
+def table_without_token(table: RouteTable) -> RouteTable:
+    """The table as it may be shown."""
+    if table.catalog is None or table.catalog.server is None or not table.catalog.server.token:
+        return table
+    return msgspec.structs.replace(table, catalog=msgspec.structs.replace(table.catalog, server=hidden(table.catalog.server)))

@@ -101,9 +101,10 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.leave()
 
     cdef void drain(self, bint close_idle) except *:
-        self.close_after = True
-        if close_idle and self.exchange is None and self.partial_length == 0:
+        if not self.close_after:
+            self.close_after = True
             self.config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
+        if close_idle and self.exchange is None and self.partial_length == 0:
             self.leave()
 
     cdef void leave(self) except *:
@@ -374,7 +375,7 @@ cdef class DownstreamHttp1(DownstreamStream):
         cdef HttpConfig config = self.config
         if self.close_after or not x.head.keep_alive or x.head.length == 0:
             return True
-        if self.loop.draining or self.chain.draining:
+        if self.chain.draining and self.chain.is_leaving(self.transport):
             config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
             return True
         if config.max_requests_per_connection and self.served >= config.max_requests_per_connection:

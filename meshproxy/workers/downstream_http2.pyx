@@ -263,7 +263,7 @@ cdef class DownstreamHttp2(Protocol):
             self.idle_at = 0
         self.active += 1
         if not self.draining:
-            if self.loop.draining or self.chain.draining:
+            if self.chain.draining and self.chain.is_leaving(self.transport):
                 config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
                 self.start_drain()
             elif config.max_requests_per_connection and self.served >= config.max_requests_per_connection:
@@ -434,8 +434,9 @@ cdef class DownstreamHttp2(Protocol):
     cdef void drain(self, bint close_idle) except *:
         if self.leaving:
             return
-        if close_idle and self.active == 0:
+        if not self.draining:
             self.config.cells[HTTP_DOWNSTREAM_CX_DRAIN_CLOSE] += 1
+        if close_idle and self.active == 0:
             self.finish_drain()
         elif not self.draining:
             self.start_drain()

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 from meshproxy.codecs.http1 cimport Head, Limits
 from meshproxy.proxy.connection cimport ConnectionInfo
 from meshproxy.proxy.exchange cimport DownstreamStream, Exchange, HttpConfig
+from meshproxy.proxy.runtime cimport Actor
 from meshproxy.workers.listener cimport Chain
 from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.transport cimport Transport
@@ -25,12 +26,26 @@ cdef class HttpStarter:
     # HTTP/2's: take over a connection that asks for it by `Upgrade: h2c`, with this request. False: it goes on as it was.
     cdef bint upgrade(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *bytes, Head *head) except *
 
+cdef class Farewell(Actor):
+    """Tells the open connections of a chain one after the other that they are to end, so that their clients do not all come back at once.
+
+    While it has any to tell it lives by itself.
+    """
+    cdef HttpChain chain
+    cdef set waiting                     # of Transport: not told yet
+    cdef int64_t began_ms, window_ms, total
+    cdef void begin(self) except *
+    cdef void stop(self) except *
+
 cdef class HttpChain(Chain):
     cdef readonly HttpConfig config
     cdef ExchangePool exchanges
     cdef HttpStarter http1, http2
     cdef Limits limits
     cdef int codec                       # CODEC_*
+    cdef Farewell farewell               # None = everybody was told
+    # Whether a connection of a chain that drains is to end now: its turn has come, or it came too late to have one.
+    cdef bint is_leaving(self, Transport transport) except *
 
 cdef enum:
     CODEC_AUTO = 0

@@ -94,6 +94,7 @@ class Worker:
         self.configurer = spawn(self.configure_forever)
         if self.boot.idle:
             priority.come_back()
+        priority.take_usual_turns()              # a master's child has long ones
         self.boot.region.set_state(self.boot.slot, SLOT_STATES.index("READY"))
         self.send(Ready(version=self.boot.version, refused=refused))
 
@@ -142,6 +143,8 @@ class Worker:
         error = ""
         blamed: list[Refusal] = []
         retired: list[object] = []
+        gc.disable()                             # going through a large change's objects is a long turn; what is made here lives long
+        priority.take_long_turns()               # it is a long piece of work, and those whom the data path speaks to are woken meanwhile
         try:
             retired = self.configuration.apply(message.upserts, message.removes, sockets)
             if message.process is not None:
@@ -152,7 +155,9 @@ class Worker:
         except Exception as refused:
             error = f"{type(refused).__name__}: {refused}"
             log.exception("event=configuration_refused version=%s", message.version)
-        gc.freeze()                              # nothing is collected here: going through a large change's objects is a long turn
+        priority.take_usual_turns()
+        gc.freeze()
+        gc.enable()
         self.send(Applied(version=message.version, error=error, refused=blamed))
         if not error:
             self.retired.add(message.version, retired)
@@ -162,6 +167,7 @@ class Worker:
     def drain(self, message: Drain) -> None:
         """Accept what queues, stop accepting, let every connection end with its next answer; then exit."""
         self.boot.region.set_state(self.boot.slot, SLOT_STATES.index("DRAINING"))
+        self.loop.drain_ms = min(self.loop.drain_ms, milliseconds(message.limit_s))
         self.configuration.drain(message.close_idle)
         deadline_s = monotonic_s() + message.limit_s
         timer = self.hub.loop.timer(DRAIN_POLL_S, DRAIN_POLL_S)

@@ -23,6 +23,8 @@ from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSe
 from meshproxy.model import (
     AccessLog,
     Cluster,
+    ConsulCatalog,
+    ConsulConfig,
     ConsulNode,
     ConsulRegistration,
     ConsulServer,
@@ -34,6 +36,7 @@ from meshproxy.model import (
     Node,
     PipeAddress,
     ResourceKind,
+    RouteTable,
     SocketAddress,
     Stats,
     StatsSink,
@@ -148,8 +151,9 @@ def test_it_serves_the_admin_api_and_ends_when_told() -> None:
 
 def test_every_metric_that_the_agent_adds_is_explained() -> None:
     found = Cluster(name="other", discovery="found", sources=(EndpointFiles(globs=("/nowhere/*",)),))
-    consul = ConsulNode(services=(ConsulRegistration(service="web", port=1),), server=ConsulServer(address=PipeAddress("/nowhere/consul")))
-    with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found), consul=consul) as process:
+    table = RouteTable(name="r", catalog=ConsulCatalog(domains=("{service}.x",), server=ConsulServer(address=PipeAddress("/nowhere/consul"))))
+    consul = ConsulNode(services=(ConsulRegistration(service="web", port=1),), config=ConsulConfig(prefix="x"), server=ConsulServer(address=PipeAddress("/nowhere/consul")))
+    with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found), pack(ResourceKind.ROUTE_TABLE, "r", table), consul=consul) as process:
         process.expect(PutResource)
         lines = process.get("/stats").text.splitlines()
         names = {re.sub(r"\.(web|other)\.", ".<name>.", line.partition(":")[0]) for line in lines}

@@ -19,7 +19,7 @@ from meshproxy.cli.main import main
 from meshproxy.config.envoy import launch
 from meshproxy.config.launch import LaunchOptions, options_in, with_options
 from meshproxy.errors import ConfigError
-from meshproxy.model import Node
+from meshproxy.model import Node, StatsTag
 from tests.config.envoy.bootstraps import changed
 from tests.peers import envoy
 from tests.peers.process import PeerMissingError
@@ -74,6 +74,9 @@ VERDICTS: dict[str, tuple[list[str], int]] = {
          "--enable-fine-grain-logging", "--socket-path", "@x", "--socket-mode", "600", "--ignore-unknown-dynamic-fields",
          "--enable-mutex-tracing", "--base-id-path", "id"], 0,
     ),
+    "tags": (["--mode", "validate", "-c", "boot.json", "--stats-tag", "zone:a", "--stats-tag", "rack:b-1"], 0),
+    "a tag that is none": (["--mode", "validate", "-c", "boot.json", "--stats-tag", "zone"], 1),
+    "a tag with a dot": (["--mode", "validate", "-c", "boot.json", "--stats-tag", "zone:a.b"], 1),
     "unknown fields": (["--mode", "validate", "-c", "boot.json", "--config-yaml", "{newer: 1}"], 1),
     "unknown fields that may be there": (
         ["--mode", "validate", "-c", "boot.json", "--config-yaml", "{newer: 1}", "--allow-unknown-static-fields"], 0
@@ -183,8 +186,9 @@ def test_a_choice_in_the_text_replaces_that_of_the_file(file: str) -> None:
 
 
 def test_the_rest_of_the_command_line(file: str) -> None:
-    snapshot = loaded(file, drain_s=45.0, log_level="warning")
+    snapshot = loaded(file, drain_s=45.0, log_level="warning", stats_tags=(("zone", "a"),))
 
+    assert snapshot.stats.tags == (StatsTag(name="zone", value="a"),)
     assert (snapshot.process.drain_timeout_s, snapshot.log_level) == (45.0, "warning")
     assert options_in(with_options({"A": "b"}, LaunchOptions(zone="z"))) == LaunchOptions(zone="z")
 

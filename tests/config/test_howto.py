@@ -15,7 +15,10 @@ PAGES = Path(__file__).resolve().parents[2] / "docs" / "howto"
 _WHOLE = ("tls.md", "access-control.md", "tracing.md")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", "".join((PAGES / page).read_text() for page in _WHOLE), re.DOTALL)
 *DISCOVERY, ENDPOINTS = re.findall(r"```yaml\n(.*?)```", (PAGES / "discovery.md").read_text(), re.DOTALL)
-DISCOVERY += re.findall(r"```yaml\n(.*?)```", (PAGES / "consul.md").read_text(), re.DOTALL)
+DISCOVERY += [
+    example for example in re.findall(r"```yaml\n(.*?)```", (PAGES / "consul.md").read_text(), re.DOTALL)
+    if "config: mesh" not in example  # which needs a Consul: tests/processes/test_consul_configuration.py
+]
 CLUSTERS = "\nclusters: {web: [], shop: [], db: []}\n"
 
 

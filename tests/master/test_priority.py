@@ -1,7 +1,10 @@
 """Giving way to others and coming back, each tried in a child: there is no way back for the tests' own process."""
 
+import ctypes
 import os
+import platform
 import resource
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from meshproxy import priority
 
 NOBODY = 65534
+ATTRIBUTES = struct.Struct("=IIQiIQQQ")
 
 
 def in_child(act: Callable[[], object]) -> int:
@@ -77,6 +81,32 @@ def test_a_nice_process_needs_less() -> None:
         before = priority.is_open_to_all()
         limit(14)
         return before and not priority.is_open_to_all()
+
+    assert in_child(act) == 1
+
+
+def turn_ns() -> int:
+    """Of this process, as the kernel has it: the seventh field of sched_getattr(2)'s answer."""
+    number = {"x86_64": 315}.get(platform.machine(), 275)
+    answer = ctypes.create_string_buffer(ATTRIBUTES.size)
+    if ctypes.CDLL(None, use_errno=True).syscall(number, 0, answer, ATTRIBUTES.size, 0) != 0:
+        raise OSError(ctypes.get_errno(), "sched_getattr")
+    return ATTRIBUTES.unpack(answer.raw)[5]
+
+
+def test_long_turns_are_for_whoever_asks_and_children_have_them_too() -> None:
+    def act() -> bool:
+        if os.geteuid() == 0:
+            os.setuid(NOBODY)
+        os.nice(3)
+        usual = turn_ns()
+        if not usual:
+            return True                          # before Linux 6.12 no process has turns of its own
+        priority.take_long_turns()
+        longer = turn_ns()
+        inherited = in_child(lambda: turn_ns() == longer)
+        priority.take_usual_turns()
+        return longer > usual and inherited == 1 and turn_ns() == usual and os.getpriority(os.PRIO_PROCESS, 0) == 3
 
     assert in_child(act) == 1
 

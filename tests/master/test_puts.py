@@ -15,6 +15,7 @@ from meshproxy.master.puts import keep, plan
 from meshproxy.model import (
     Cluster,
     ConfigSource,
+    ConsulCatalog,
     DownstreamTls,
     Dynamic,
     EndpointSet,
@@ -29,6 +30,7 @@ from meshproxy.model import (
     SocketAddress,
     Stats,
     TicketKeys,
+    VirtualHost,
 )
 from meshproxy.model.snapshot import pack
 from tests.master.node import Node as RunningNode
@@ -114,6 +116,36 @@ def test_endpoints_go_with_their_cluster() -> None:
 
 
 # ---- what outlives another file
+
+
+def catalogued(name: str, *services: str, hosts=()) -> Resource:
+    found = tuple(VirtualHost(name=f"{VirtualHost.OF_CATALOG}{each}", domains=(f"{each}.x",)) for each in services)
+    table = RouteTable(name=name, virtual_hosts=(*hosts, *found), catalog=ConsulCatalog(domains=("{service}.x",)))
+    return pack(ROUTES, name, table)
+
+
+def from_consul(resource: Resource) -> Resource:
+    return msgspec.structs.replace(resource, origin="consul")
+
+
+def test_a_catalogue_adds_to_the_files_table_and_touches_nothing_of_others() -> None:
+    put = PutResources(id=1, upserts=[catalogued("r", "web"), cluster("web"), routes("s")], removes=[(CLUSTER, "x")], origin="consul")
+    wanted = planned(put, catalogued("r"), routes("s"), brought(cluster("x")))
+
+    assert wanted.upserts == [from_consul(catalogued("r", "web")), from_consul(cluster("web"))]
+    assert wanted.left == [(ROUTES, "s"), (CLUSTER, "x")]
+    theirs = planned(PutResources(id=1, upserts=[catalogued("r", "web")]), catalogued("r"))
+    assert theirs.left == [(ROUTES, "r")], "a control plane has no business there"
+
+
+def test_what_a_catalogue_added_stays_behind_what_the_file_says_now() -> None:
+    table = [from_consul(catalogued("r", "db", "web")), from_consul(cluster("web")), from_consul(cluster("db"))]
+    own = VirtualHost(name="own", domains=("db.x",))
+
+    assert kept(catalogued("r", hosts=(own,)), cluster("db"), table=table).resources == [
+        from_consul(cluster("web")), from_consul(catalogued("r", "web", hosts=(own,))),
+    ]  # fmt: skip
+    assert kept(routes("r"), table=table).resources == [], "no catalogue, no services"
 
 
 def kept(*file: Resource, table, settings=Dynamic(cds=ADS, lds=ADS), taken=lambda listener, others: ""):  # noqa: B008

@@ -6,6 +6,7 @@ import http.client
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.peers.go_build import built
 from tests.peers.process import Peer, PeerFailedError, free_ports
@@ -80,13 +81,18 @@ class Consul(Peer):
         """One request with the management token; the JSON of the answer, None for none."""
         link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            link.request(method, path, None if body is None else json.dumps(body), {"X-Consul-Token": self.MANAGEMENT} if self.acl else {})
+            sent = body if body is None or isinstance(body, bytes) else json.dumps(body)
+            link.request(method, path, sent, {"X-Consul-Token": self.MANAGEMENT} if self.acl else {})
             answer = link.getresponse()
             text = answer.read()
         finally:
             link.close()
         assert answer.status == 200, f"{method} {path}: {answer.status} {text!r}"
         return json.loads(text) if text[:1] in (b"{", b"[", b'"') else None
+
+    def put(self, key: str, text: str) -> None:
+        """A key of the key-value store."""
+        self.ask("PUT", f"/v1/kv/{quote(key)}", text.encode())
 
     def register(self, service: str, port: int, *, id: str = "", **more: Any) -> None:
         """A service of this agent, without a check unless `more` has one."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from tests.peers import bootstrap
 from tests.processes import meshes
 from tests.support.load import Load
 from tests.support.origin import Origin
-from tests.support.processes import tree_of
+from tests.support.processes import tree_of, wait_until
 from tests.support.wire import Client, ask, get
 
 CONNECTIONS = 40
@@ -222,6 +224,30 @@ def test_an_upgrade_fails_nothing(node_of, origin: Origin) -> None:
     assert ask(port, get("/")).status == 200
     node.wait_status(lambda seen: seen["agent"] and seen["agent"]["state"] == "READY")
     assert [os.sched_getscheduler(pid) for pid in tree_of(node.pid)] == [os.SCHED_OTHER] * 4
+
+
+@pytest.mark.timeout(120)
+def test_an_upgrade_sends_every_client_on(node_of, origin: Origin) -> None:
+    """They are told one after the other, each by an answer; none is forgotten, and each is counted."""
+    node = node_of(meshes.plain(origin.port, admin=True), workers=2)
+    port = node.port_of("ingress")
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(port)) for _ in range(CONNECTIONS)]
+        assert [client.ask(get("/")).header("connection") for client in clients] == [None] * CONNECTIONS
+        assert node.run_command("upgrade").returncode == 0
+        node.follow_upgrade()
+        node.expected_end = True
+        for client in clients:
+            while client.ask(get("/")).header("connection") != "close":
+                pass
+    assert node.process.wait(30) == 0
+
+    def told() -> bool:
+        lines = requests.get(f"http://{node.status()['admin']}/stats", timeout=20).text.splitlines()
+        return f"http.ingress.downstream_cx_drain_close: {CONNECTIONS}" in lines
+
+    node.wait_status(lambda status: status["agent"]["state"] == "READY")
+    assert wait_until(told, 20)
 
 
 @pytest.mark.timeout(120)

@@ -21,6 +21,7 @@ from meshproxy.model import (
     WeightedCluster,
 )
 from meshproxy.model.route import NO_MUTATIONS, QueryMatch
+from meshproxy.model.snapshot import ResourceKind, pack, unpack_table
 from meshproxy.proxy.router import compile_router, compile_slices
 
 
@@ -512,3 +513,15 @@ class TestCompiling:
 
     def test_internal_only_headers(self) -> None:
         assert compile_router(RouteTable(name="t", internal_only_headers=("X-User",))).internal_only_headers == (b"x-user",)
+
+
+def test_routes_in_bytes_make_the_same_router() -> None:
+    """What a worker compiles a table from: its routes are decoded one after the other."""
+    whole = table(prefix("/a", name="first"), forward(PathMatch("exact", "/b"), HeaderMutations(request_add=(HeaderValue("x-a", "1"),))))
+    packed = unpack_table(pack(ResourceKind.ROUTE_TABLE, "t", whole))
+    host, expected = packed.virtual_hosts[0], whole.virtual_hosts[0]
+    router = compile_router(packed)
+
+    assert (len(host.routes), tuple(host.routes), host.domains) == (2, expected.routes, expected.domains)
+    assert [router.route_of("GET", "h", path).model for path in ("/a", "/b")] == list(expected.routes)
+    assert [piece.model for piece in router.pieces()[:2]] == list(expected.routes)

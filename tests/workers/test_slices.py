@@ -7,7 +7,7 @@ import os
 import pytest
 from gevent import get_hub, spawn
 
-from meshproxy.workers.slices import SLICE_NS, Slices
+from meshproxy.workers.slices import REST_S, SLICE_NS, Slices
 
 
 class Clock:
@@ -39,7 +39,7 @@ def turns_of(readable, step_ns: int) -> list[int]:
     done, turns = [], []
 
     def work() -> None:
-        slices = Slices(Clock(step_ns))
+        slices = Slices(lambda: 0, Clock(step_ns))
         for number in range(100):
             done.append(number)
             slices.breathe()
@@ -63,9 +63,20 @@ def test_a_slice_that_is_not_used_up_goes_on(readable) -> None:
 def test_a_slice_begins_anew() -> None:
     looks = iter([0, SLICE_NS, SLICE_NS + 1])
     turns = []
-    slices = Slices(lambda: next(looks))
+    slices = Slices(lambda: 0, lambda: next(looks))
     get_hub().loop.run_callback(turns.append, 1)
     slices.begin()
     slices.breathe()
 
     assert turns == [], "one nanosecond of the new slice is used"
+
+
+def test_where_there_is_traffic_a_slice_is_followed_by_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = iter([7, 7, 7, 9])
+    waits: list[float] = []
+    monkeypatch.setattr(Slices, "_wait", lambda self, seconds: waits.append(seconds))
+    slices = Slices(lambda: next(turns), Clock(SLICE_NS))
+    slices.breathe()
+    slices.breathe()
+
+    assert waits == [0, 0, REST_S]

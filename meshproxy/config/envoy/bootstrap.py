@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from meshproxy.config.control_planes import check_control_planes
 from meshproxy.config.document import Document
 from meshproxy.config.envoy import (
     access_log,
@@ -121,15 +122,11 @@ def bootstrap(message: Any, path: Path, translation: Translation) -> Snapshot:
     check_addresses(listeners, admin, (path, "admin"), problems)
     names = {item.name: None for item, _ in clusters}
     problems.unresolved("cluster", names, "Add it to static_resources.clusters or correct the name.")
-    primary = {item.name: None for item, _ in clusters if item.discovery != "found"}
-    remedy = "Add it to static_resources.clusters: control planes are reached by clusters of the file that need none themselves."
-    problems.unresolved(config_source.BOOTSTRAP_CLUSTER, primary, remedy)
-    asked = {"ads_config": None} if dynamic.ads is not None else {}
-    problems.unresolved("aggregated stream", asked, "Add dynamic_resources.ads_config.")
-    if problems.sourced and not (node.id and node.cluster):
-        where, what = problems.sourced[0]
-        wrong = f'{what}: a control plane tells proxies apart by node "id" and "cluster", and one of them is missing.'
-        problems.error(where, f"{wrong} Set both under node.")
+    check_control_planes(
+        problems, [item for item, _ in clusters], dynamic, node,
+        "Add it to static_resources.clusters: control planes are reached by clusters of the file that need none themselves.",
+        "Add dynamic_resources.ads_config.",
+    )
     tags = stats.stats_tags(given["stats_config"], (path, "stats_config"), translation) if "stats_config" in given else ()
     made: dict[str, Any] = {"flush_interval_s": seconds(given["stats_flush_interval"])} if "stats_flush_interval" in given else {}
     return Snapshot(

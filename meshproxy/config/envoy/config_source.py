@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from meshproxy.config import control_planes
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.envoy.write_source import DEFAULT_RATE_PER_S
@@ -12,8 +13,6 @@ from meshproxy.config.problems import Path
 from meshproxy.model import ConfigSource, GrpcService
 
 _CORE = "envoy.config.core.v3."
-BOOTSTRAP_CLUSTER = "static cluster without EDS"
-"""What a control plane is reached by; a kind of reference for `Problems.refer`."""
 
 TAKES: Table = {
     _CORE + "ConfigSource": takes(
@@ -71,7 +70,7 @@ def config_source(
 
 def ads(path: Path, translation: Translation, **shared: Any) -> ConfigSource:
     """The aggregated stream, which has to be there."""
-    translation.problems.refer("aggregated stream", "ads_config", (path, "ads"))
+    translation.problems.refer(control_planes.STREAM, "ads_config", (path, "ads"))
     return ConfigSource(kind="ads", **shared)
 
 
@@ -149,7 +148,7 @@ def _rest(given: dict[str, Any], path: Path, translation: Translation, shared: d
         wrong = "it is missing. Name the cluster of the server." if not names else f"{len(names)} clusters are named. Name one."
         translation.error((path, "cluster_names"), wrong)
         return None
-    translation.problems.refer(BOOTSTRAP_CLUSTER, names[0], ((path, "cluster_names"), 0))
+    translation.problems.refer(control_planes.CLUSTER, names[0], ((path, "cluster_names"), 0))
     if "refresh_delay" not in given:
         translation.error(path, '"refresh_delay" is missing, and REST needs it: how long to wait between two polls. Add it, like 5s.')
         return None
@@ -178,7 +177,7 @@ def grpc_service(message: Any, path: Path, translation: Translation) -> GrpcServ
         name = inner.get("cluster_name", "")
         if not name:
             return None  # told by the API's own rule
-        translation.problems.refer(BOOTSTRAP_CLUSTER, name, (place, "cluster_name"))
+        translation.problems.refer(control_planes.CLUSTER, name, (place, "cluster_name"))
         return GrpcService(cluster=name, authority=inner.get("authority", ""), **shared)
     if "google_grpc" in given:
         inner = translation.fields(given["google_grpc"], (path, "google_grpc"))

@@ -14,8 +14,9 @@ import msgspec
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 
+from meshproxy.config import control_planes
 from meshproxy.config import document as documents
-from meshproxy.config.envoy import bootstrap, cluster, config_source, listener, route, secrets
+from meshproxy.config.envoy import bootstrap, cluster, listener, route, secrets
 from meshproxy.config.envoy.messages import TYPE_URL_PREFIX, MessageTypes, name_in
 from meshproxy.config.envoy.reader import Reader
 from meshproxy.config.envoy.told_filters import PEER_EXCHANGE
@@ -211,9 +212,8 @@ class DynamicTranslator:
             if not problems.refused:
                 problems.error(place, f"it cannot be read ({type(error).__name__}: {error}). Report this as a mistake of meshproxy's.")
             raise ConfigError(problems.errors()) from error
-        problems.unresolved(config_source.BOOTSTRAP_CLUSTER, self._clusters, _ADD_CLUSTER)
-        asked = {"ads_config": None} if self._dynamic.ads is not None else {}
-        problems.unresolved("aggregated stream", asked, "Add dynamic_resources.ads_config.")
+        problems.unresolved(control_planes.CLUSTER, self._clusters, _ADD_CLUSTER)
+        control_planes.check_stream(problems, self._dynamic, "Add dynamic_resources.ads_config.")
         if clusters is not None:
             problems.unresolved("cluster", clusters, "Send it first, or set validate_clusters to false.")
         if problems.refused or made is None:

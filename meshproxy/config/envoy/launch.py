@@ -19,7 +19,7 @@ from meshproxy.config.launch import LaunchOptions, options_in
 from meshproxy.config.load import Loaded, collector_off, refuse_control_planes
 from meshproxy.config.problems import Place, Problems
 from meshproxy.errors import ConfigError, Problem
-from meshproxy.model import Snapshot
+from meshproxy.model import Snapshot, StatsTag
 
 CONFIG_YAML = "--config-yaml"
 """What stands for the file in problems of that text."""
@@ -72,7 +72,9 @@ def _with_process(snapshot: Snapshot, options: LaunchOptions) -> Snapshot:
     process = snapshot.process
     if options.drain_s >= 0:
         process = msgspec.structs.replace(process, drain_timeout_s=options.drain_s)
-    return msgspec.structs.replace(snapshot, process=process, log_level=options.log_level)
+    tags = (*snapshot.stats.tags, *(StatsTag(name=name, value=value) for name, value in options.stats_tags))
+    stats = msgspec.structs.replace(snapshot.stats, tags=tags)
+    return msgspec.structs.replace(snapshot, process=process, stats=stats, log_level=options.log_level)
 
 
 def _empty(types: MessageTypes) -> Any:

@@ -43,6 +43,7 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
     lost += [f"{field}: Envoy has it on the command line or not at all" for field in changed(snapshot.process, Process())]
     if snapshot.log_level != "info":
         lost.append("log_level: Envoy has it on the command line")
+    lost += [f'route table "{table.name}": catalog: Envoy asks no Consul for routes' for table in snapshot.route_tables if table.catalog]
     if snapshot.consul is not None and snapshot.consul.services:
         lost.append("consul register: Envoy registers itself nowhere")
     used = {

@@ -8,6 +8,8 @@ import msgspec
 
 from meshproxy.config import tls_rules
 from meshproxy.config.native.actions import DIRECT, Targets
+from meshproxy.config.native.catalog import CATALOG
+from meshproxy.config.native.control_plane import RDS, Asked
 from meshproxy.config.native.http import FILTER, HTTP
 from meshproxy.config.native.kinds import Definitions, Duration, Flag, ListOf, Text, Whole, Word
 from meshproxy.config.native.route import ROUTE, VIRTUAL_HOST, check_hosts, hosts_of
@@ -39,7 +41,9 @@ _ALPN = {"auto": ("h2", "http/1.1"), "http1": ("http/1.1",), "http2": ("h2",)}
 """What a client of TLS is offered, by codec."""
 _ROUTES = ("routes", "virtual_hosts", "to", "respond")
 _OTHERS = ("tcp", "echo", "send")
-_OF_HTTP = {"http": "http", "http_filters": "filters", "route_table": "route_table"}
+_OF_HTTP = {
+    "http": "http", "http_filters": "filters", "route_table": "route_table", "catalog": "catalog", "rds": "rds",
+}
 
 class Body:
     """Bytes: a text, or `{base64: ...}`."""
@@ -90,6 +94,8 @@ CHAIN_ROWS = (
     Row("routes", ListOf(ROUTE, single=False), "Routes for all host names, tried in order."),
     Row("virtual_hosts", ListOf(VIRTUAL_HOST, single=False), "Routes by host name."),
     Row("route_table", Text(), "The route table of this name; with routes written here it is their name."),
+    Row("rds", RDS, "Instead: the route table of this name that a control plane sends.", default=None, shown_default="none"),
+    Row("catalog", CATALOG, "Routes to every service of Consul's catalogue, behind those given here.", shown_default="none"),
     Row("tcp", TCP, "Instead of HTTP: relay the bytes to a cluster."),
     Row("echo", Flag(), "Instead of HTTP: send back what comes.", default=False),
     Row("send", Body(), "Instead of HTTP: send this and close."),
@@ -183,17 +189,29 @@ def _other(word: str, values: Values, listener: str) -> Terminal:
 def _http(
     values: Values, path: Path, problems: Problems, listener: str, table_name: str
 ) -> tuple[HttpConnectionManager, RouteTable | None] | None:
-    content = any(word in values for word in _ROUTES)
+    catalog = values.get("catalog")
+    content = catalog is not None or any(word in values for word in _ROUTES)
     named = values.get("route_table")
-    if not content and named is None:
-        remedy = 'Add "routes", "virtual_hosts", "to", "respond", "route_table" or "tcp".'
+    asked: Asked | None = values.get("rds")
+    if asked is not None:
+        beside = "routes" if content else "route_table" if named is not None else ""
+        if beside:
+            problems.error((path, "rds"), f'listener "{listener}": there are {beside} beside "rds". Keep one of the two.')
+            return None
+    elif not content and named is None:
+        remedy = 'Add "routes", "virtual_hosts", "to", "respond", "catalog", "route_table", "rds" or "tcp".'
         problems.error(path, f'listener "{listener}" has no routes. {remedy}')
         return None
-    table = RouteTable(name=named or table_name, virtual_hosts=_hosts(values, path, problems)) if content else None
+    table = None
+    if content:
+        # Who calls a service by its name mostly gives a port.
+        hosts, ported = _hosts(values, path, problems), catalog is not None
+        table = RouteTable(name=named or table_name, virtual_hosts=hosts, catalog=catalog, ignore_port_in_host=ported)
     if named is not None and table is None:
         problems.refer("route table", named, (path, "route_table"))
     manager = HttpConnectionManager(
-        route_table=named or table_name,
+        route_table=asked.name if asked is not None else named or table_name,
+        rds=asked.source if asked is not None else None,
         filters=values.get("http_filters", ()),
         access_logs=values.get("access_logs", ()),
         **{"stat_prefix": listener, **values.get("http", {})},
@@ -260,10 +278,14 @@ def _split_http(manager: HttpConnectionManager, table: RouteTable | None, listen
         del http["stat_prefix"]
     if http:
         values["http"] = http
-    if table is None or manager.route_table != table_name:
+    if manager.rds is not None:
+        values["rds"] = Asked(manager.route_table, manager.rds)
+    elif table is None or manager.route_table != table_name:
         values["route_table"] = manager.route_table
     if table is not None:
-        values.update(_split_hosts(table.virtual_hosts))
+        values.update(_split_hosts(table.virtual_hosts) if table.virtual_hosts or table.catalog is None else {})
+        if table.catalog is not None:
+            values["catalog"] = table.catalog
     return values
 
 

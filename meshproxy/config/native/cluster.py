@@ -17,9 +17,10 @@ from meshproxy.config.native.secrets import Secured
 from meshproxy.config.native.tls import UPSTREAM_TLS, Draft
 from meshproxy.config.problems import Path, Problems, told
 from meshproxy.config.tls_rules import UPSTREAM_ALPN
-from meshproxy.model import Breakers, Cluster, Endpoint, RetryBudget, SocketAddress, UpstreamTls
+from meshproxy.model import Breakers, Cluster, EdsSource, Endpoint, RetryBudget, SocketAddress, Source, UpstreamTls
 
 _NO_NAME = ""
+_PLAIN = Cluster(name="")
 
 
 def _shorten_endpoint(written: dict[str, Any]) -> Any:
@@ -87,6 +88,8 @@ def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
     named = [endpoint for endpoint in endpoints if _is_name(endpoint)]
     if isinstance(sources := values.get("discovery"), tuple):
         values["discovery"], values["sources"] = "found", sources
+        for field, value in _derived(sources).items():
+            values.setdefault(field, value)
         if endpoints:
             problems.error((path, "endpoints"), "the endpoints are found by discovery. Remove one of the two settings.")
             return WRONG
@@ -105,6 +108,12 @@ def _make_cluster(values: Values, path: Path, problems: Problems) -> Any:
     elif protocol == "auto":
         problems.error((path, "protocol"), "auto: the protocol is agreed on by TLS. Add tls, or write http1 or http2.")
     return Cluster(name=_NO_NAME, **values)
+
+
+def _derived(sources: tuple[Source, ...]) -> Values:
+    """What a control plane says is taken as it is, and at once; registries may be wrong for a while."""
+    asked = any(isinstance(source, EdsSource) for source in sources)
+    return {field: 0.0 if asked else getattr(_PLAIN, field) for field in ("keep_last_s", "debounce_s")}
 
 
 def _tls(draft: Draft, protocol: str, endpoints: tuple[Endpoint, ...], path: Path, problems: Problems) -> UpstreamTls:
@@ -126,6 +135,9 @@ def _split_cluster(written: Secured) -> Values:
     if cluster.tls is not None:
         values["tls"] = (Draft(cluster.tls, cluster.tls.alpn != UPSTREAM_ALPN.get(cluster.protocol, ())), written)
     named = any(map(_is_name, cluster.endpoints))
+    for field, value in _derived(cluster.sources).items():
+        if values[field] == value:
+            del values[field]
     if cluster.sources:
         values["discovery"] = cluster.sources
     elif (cluster.discovery == "strict_dns") == named:
@@ -151,9 +163,9 @@ CLUSTER = Section(
         Row("discovery", Discovery(), "Where endpoints come from.", default=DERIVED,
             shown_default="strict_dns when an endpoint has a name"),
         Row("keep_last", Duration(zero="not at all"), "How long the last endpoints of a source stay when it fails or has none any more.",
-            "keep_last_s"),
+            "keep_last_s", default=DERIVED, shown_default="1h, or 0s with eds"),
         Row("debounce", Duration(zero="off"), "The least time between two changes; the first after a quiet time is taken at once.",
-            "debounce_s"),
+            "debounce_s", default=DERIVED, shown_default="100ms, or 0s with eds"),
         Row("dns_refresh", Duration(zero=""), "Time between DNS lookups.", "dns_refresh_s"),
         Row("respect_dns_ttl", Flag(), "Ask again when an answer's TTL is over; `dns_refresh` is for answers without one."),
         Row("dns_lookup_family", Word("auto", "v4_only", "v6_only", "v4_preferred", "all"), "Which addresses are asked for."),

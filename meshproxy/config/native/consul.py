@@ -12,7 +12,7 @@ from meshproxy.config.native.discovery import CONSUL_SERVER, make_server
 from meshproxy.config.native.kinds import Definitions, Duration, ListOf, Text, Whole, Word
 from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems, did_you_mean, told
-from meshproxy.model import Admin, ConsulNode, ConsulRegistration, Listener, SocketAddress
+from meshproxy.model import Admin, ConsulConfig, ConsulNode, ConsulRegistration, Listener, SocketAddress
 
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
 _MOST_META = 64
@@ -78,13 +78,20 @@ REGISTRATION = Section(
 )
 
 
+def _wrong_prefix(text: str) -> str:
+    return f'"{text}" begins or ends with "/". Write the prefix as Consul has it, like mesh/edge.' if text != text.strip("/") else ""
+
+
 def _make(values: Values, path: Path, problems: Problems) -> Any:
-    own = {name: values.pop(name) for name in ("services",) if name in values}
+    own = {name: values.pop(name) for name in ("services", "config") if name in values}
+    if "config" in own:
+        own["config"] = ConsulConfig(prefix=own["config"])
     server = make_server(values, path, problems)
     return WRONG if server is WRONG else ConsulNode(server=server, **own)
 
 
 def _split(consul: ConsulNode) -> Values:
+    # What was read from Consul is written with the rest.
     server = consul.server
     return {**{field: getattr(server, field) for field in server.__struct_fields__}, "services": consul.services}
 
@@ -95,6 +102,8 @@ CONSUL = Section(
         *CONSUL_SERVER.rows,
         Row("register", ListOf(REGISTRATION), "Services that the node registers, with checks, and takes out when it goes.", "services",
             default=(), shown_default="none"),
+        Row("config", Text("prefix", _wrong_prefix), "A prefix of keys that hold more of this configuration; changes are followed.",
+            default=None, shown_default="none"),
     ),
     ConsulNode,
     help="The node's own Consul, a local agent or a server: an address, or a mapping.",

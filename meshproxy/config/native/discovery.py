@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from meshproxy.config.native.address import Place
+from meshproxy.config.native.control_plane import EDS
 from meshproxy.config.native.kinds import Definitions, Duration, ListOf, Text, Word
 from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems, did_you_mean, told
-from meshproxy.model import Cluster, ConsulServer, ConsulService, DnsSrv, EndpointFiles, Source
+from meshproxy.model import Cluster, ConsulServer, ConsulService, DnsSrv, EdsSource, EndpointFiles, Source
 
 _ABSOLUTE = Text("path", lambda text: "" if text.startswith("/") else f'"{text}" is not absolute. Write the whole path.')
 _SRV_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -133,14 +134,15 @@ class _Files:
 _ROWS = (
     Row("consul", CONSUL_SERVICE, "Consul's catalogue."),
     Row("dns_srv", DNS_SRV, "An SRV name."),
+    Row("eds", EDS, "A control plane."),
     Row("files", _Files(), "Files with lists of endpoints, YAML or JSON, as absolute glob patterns; changes are followed."),
 )
-_NAMES = {ConsulService: "consul", DnsSrv: "dns_srv", EndpointFiles: "files"}
+_NAMES = {ConsulService: "consul", DnsSrv: "dns_srv", EndpointFiles: "files", EdsSource: "eds"}
 
 
 def _make_source(values: Values, path: Path, problems: Problems) -> Any:
     if len(values) != 1:
-        problems.error(path, "a source is one of consul, dns_srv and files. Write several as a list.")
+        problems.error(path, "a source is one of consul, dns_srv, eds and files. Write several as a list.")
         return WRONG
     return next(iter(values.values()))
 

@@ -14,6 +14,7 @@ from meshproxy.config.native.route import TABLES
 from meshproxy.config.native.rows import Row, Section, Values
 from meshproxy.config.native.secrets import SECRETS
 from meshproxy.config.native.telemetry import ACCESS_LOGS, BUCKETS, FLUSH_INTERVAL, SINKS, STATS_TAGS
+from meshproxy.config.native.xds import XDS
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import Admin, Node, Process, SocketAddress, Stats
 
@@ -98,6 +99,7 @@ TOP = Section(
         Row("clusters", CLUSTERS, "Where requests go to, by name.", default=(), shown_default="none"),
         Row("route_tables", TABLES, "Routes for several listeners, by name.", default=(), shown_default="none"),
         Row("secrets", SECRETS, "Certificates, CAs and ticket keys under names.", default=(), shown_default="none"),
+        Row("xds", XDS, "The control plane that drives the node.", default=None, shown_default="none"),
         Row("consul", CONSUL, "The Consul that clusters ask which do not name another, and what the node registers there.", default=None,
             shown_default="127.0.0.1:8500"),
         Row("access_log", ACCESS_LOGS, "Logs of all listeners that do not have their own.", default=(), shown_default="none"),

@@ -10,8 +10,11 @@ from typing import Any
 import msgspec
 
 from meshproxy.config import document as documents
+from meshproxy.config.control_planes import check_control_planes
 from meshproxy.config.document import Document
 from meshproxy.config.environment import Substitution
+from meshproxy.config.form import form_of
+from meshproxy.config.native.catalog import served
 from meshproxy.config.native.consul import resolved
 from meshproxy.config.native.discovery import with_server
 from meshproxy.config.native.listener import Entrance
@@ -20,7 +23,7 @@ from meshproxy.config.native.rows import WRONG
 from meshproxy.config.problems import Path, Problems
 from meshproxy.config.uniqueness import check_addresses, check_names
 from meshproxy.errors import ConfigError, Problem
-from meshproxy.model import AccessLog, Admin, Cluster, Listener, Node, Process, RouteTable, Snapshot, Stats
+from meshproxy.model import AccessLog, Admin, Cluster, ConsulServer, Dynamic, Listener, Node, Process, RouteTable, Snapshot, Stats
 
 MOST_FILES = 10_000
 """A glob that takes in more is a mistake (`/**`)."""
@@ -29,10 +32,12 @@ IGNORED_PREFIX = "x-"
 _PROCESS_FIELDS = [row.field for row in PROCESS_ROWS] + [row.field for row in OVERLOAD.rows]
 
 
-def read(document: Document, env: Mapping[str, str], problems: Problems) -> Snapshot:
-    """A Snapshot, of no use when `problems` has errors. Raises ConfigError when an included file cannot be parsed."""
+def read(document: Document, env: Mapping[str, str], problems: Problems, state_directory: str = "") -> Snapshot:
+    """A Snapshot, of no use when `problems` has errors. Raises ConfigError when an included file cannot be parsed or Consul cannot be asked
+    for what is there; with a `state_directory` the last good copy in it will do then."""
     reading = _Reading(env, problems)
     reading.take(document, ())
+    reading.take_keys(state_directory)
     return reading.snapshot(document)
 
 
@@ -47,6 +52,8 @@ class _Reading:
         self._clusters: list[tuple[Cluster, Path]] = []
         self._tables: list[tuple[RouteTable, Path]] = []
         self._taken: set[str] = set()
+        self._in_consul = False
+        """What is read now is a key of Consul's."""
 
     def take(self, document: Document, chain: tuple[str, ...]) -> None:
         """Reads a document and what it includes. `chain` has the real paths of the documents that led here."""
@@ -63,24 +70,50 @@ class _Reading:
         self._tables += [(table, ((document, "route_tables"), table.name)) for table in values.pop("route_tables", ())]
         values.pop("secrets", None)
         patterns = values.pop("include", ())
+        if self._in_consul and patterns:
+            self._problems.error((document, "include"), "a key of Consul's cannot include files. Put what it says into a key of its own.")
+            patterns = ()
         for field, value in values.items():
             self._set(field, value, (document, _row_name(field)))
         for index, pattern in enumerate(patterns):
             path = ((document, "include"), index) if isinstance(data["include"], list) else (document, "include")
             self._include(document, pattern, path, (*chain, real))
 
+    def take_keys(self, state_directory: str) -> None:
+        """What is in Consul, when there is to be something: its keys are documents, one after the other."""
+        consul, path = self._settings.get("consul", (None, None))
+        if consul is None or consul.config is None or self._problems.refused:
+            return
+        from meshproxy.config.native.consul_keys import keys_of
+
+        config, found = keys_of(consul.server, consul.config, state_directory, (path, "config"), self._problems)
+        self._settings["consul"] = msgspec.structs.replace(consul, config=config), path
+        self._in_consul = True
+        for each in found:
+            if form_of(each.data) == "envoy":
+                self._problems.error(each, "this is a configuration of Envoy's. Keys hold native YAML: meshproxy config convert makes it.")
+            else:
+                self.take(each, ())
+
     def snapshot(self, document: Document) -> Snapshot:
         given = {field: value for field, (value, _) in self._settings.items()}
         listeners, tables = self._listeners(given.get("access_log", ())), [table for table, _ in self._tables]
-        admin = given.get("admin")
+        admin, xds = given.get("admin"), given.get("xds")
+        if xds is not None and xds.cluster is not None:
+            self._clusters.append((xds.cluster, self._settings["xds"][1]))
         self._check(listeners, admin, document)
+        check_control_planes(
+            self._problems, (cluster for cluster, _ in self._clusters), xds.dynamic if xds is not None else Dynamic(),
+            given.get("node", Node()), 'Add it under "clusters": control planes are reached by clusters that need none themselves.',
+            'Add "xds", with a server.',
+        )
         process = {**given.pop("overload", {}), **given}
         consul = given.get("consul")
         if consul is not None:
             consul = resolved(consul, (listener for listener, _ in listeners), admin, self._settings["consul"][1], self._problems)
         return Snapshot(
             listeners=tuple(listener for listener, _ in listeners),
-            route_tables=tuple(tables),
+            route_tables=tuple(served(table, consul and consul.server) for table in tables),
             clusters=tuple(with_server(cluster, consul and consul.server) for cluster, _ in self._clusters),
             secrets=self._problems.secrets.all(),
             admin=admin,
@@ -88,6 +121,7 @@ class _Reading:
             stats=Stats(**{field: given[field] for field in _STATS_FIELDS if field in given}),
             process=Process(**{field: process[field] for field in _PROCESS_FIELDS if field in process}),
             consul=consul,
+            dynamic=xds.dynamic if xds is not None else Dynamic(),
             log_level=given.get("log_level", "info"),
         )
 
@@ -132,7 +166,10 @@ class _Reading:
         return data
 
     def _set(self, field: str, value: Any, path: Path) -> None:
-        if field in self._settings:
+        if field == "consul" and self._in_consul and value.server == ConsulServer() and not self._settings[field][0].services:
+            # A key may say what is registered, not where Consul is.
+            self._settings[field] = msgspec.structs.replace(self._settings[field][0], services=value.services), path
+        elif field in self._settings:
             other = self._settings[field][1][0].file
             self._problems.error(path, f'"{_row_name(field)}" is set in {other} too. Keep one.')
         self._settings.setdefault(field, (value, path))

@@ -8,6 +8,7 @@ import msgspec
 
 from meshproxy.config import rules
 from meshproxy.config.native.actions import DIRECT, REDIRECT, RETRY, Rewrite, Targets, TextPath
+from meshproxy.config.native.catalog import CATALOG
 from meshproxy.config.native.headers import (
     HEADER_CONDITION,
     METHOD,
@@ -213,6 +214,7 @@ ROUTE_TABLE = Section(
     (
         Row("virtual_hosts", ListOf(VIRTUAL_HOST, single=False), "By host name.", shown_default="none"),
         Row("routes", ListOf(ROUTE, single=False), "Short for one virtual host for all names."),
+        Row("catalog", CATALOG, "Routes to every service of Consul's catalogue, behind those given here.", shown_default="none"),
         Row("most_specific_mutations_win", Flag(), "Header changes of a route come last, and so win over the table's."),
         Row("internal_only_headers", ListOf(Text("header name", rules.header_name)), "Headers that are removed from outside requests."),
         Row("ignore_port_in_host", Flag(), "Domains are compared without the port."),

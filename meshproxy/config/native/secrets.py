@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from meshproxy.config.native.control_plane import SDS, Asked
 from meshproxy.config.native.kinds import Definitions, ListOf, Named, Text
 from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems, keys_of, told
@@ -186,14 +187,19 @@ def _make_secret(values: Values, path: Path, problems: Problems) -> Any:
         if one in values and other in values:
             problems.error((path, other), f'secret: "{one}" and "{other}" are both given. Make two secrets of them.')
             return WRONG
-    if not values.keys() & {"cert", "ca", "ticket_keys"}:
-        problems.error(path, 'secret: it has nothing. Add "cert" and "key", "ca" or "ticket_keys".')
+    if "sds" in values and len(values) > 1:
+        problems.error((path, "sds"), 'secret: "sds" is asked of a control plane, and something is given beside it. Keep one of the two.')
+        return WRONG
+    if not values.keys() & {"cert", "ca", "ticket_keys", "sds"}:
+        problems.error(path, 'secret: it has nothing. Add "cert" and "key", "ca", "ticket_keys" or "sds".')
         return WRONG
     return _Named(values, path, problems)
 
 
 def _put_secret(made: _Named, name: str) -> str:
     values, path, problems = dict(made.values), made.path, made.problems
+    if "sds" in values:
+        return problems.secrets.awaited(values["sds"].name or name, values["sds"].source, path, name)
     if "ca" in values:
         watched = values.get("watched_directory", "")
         return problems.secrets.trusted_ca(values["ca"], path, crl=values.get("crl"), name=name, watched_directory=watched)
@@ -203,6 +209,8 @@ def _put_secret(made: _Named, name: str) -> str:
 
 
 def _split_secret(secret: Secret) -> Values:
+    if secret.source is not None:
+        return {"sds": Asked("" if secret.sds_name == secret.name else secret.sds_name, secret.source)}
     value, files = secret.value, secret.files
     shared: Values = {"watched_directory": files.watched_directory} if files.watched_directory else {}
     if isinstance(value, Certificate):
@@ -235,6 +243,7 @@ SECRET = Section(
         Row("ca", CaContent(), "CA certificates, PEM."),
         Row("crl", Content(), "What those CAs revoked, PEM."),
         Row("ticket_keys", ListOf(Content(), least=1), "Keys of session tickets, 80 bytes each: the first encrypts, all decrypt."),
+        Row("sds", SDS, "Instead: what a control plane sends.", default=None, shown_default="none"),
         Row("watched_directory", Text(), "Read the files again only when something is moved in this folder.", default="",
             shown_default="when a file changes"),
     ),

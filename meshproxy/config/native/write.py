@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import yaml
 
 from meshproxy.config.document import stays_text
 from meshproxy.config.native.listener import Entrance, is_permissive
 from meshproxy.config.native.node import OVERLOAD, PROCESS_ROWS, TOP
 from meshproxy.config.native.secrets import Secured, is_inline
-from meshproxy.model import FilterChain, HttpConnectionManager, Listener, RouteTable, Snapshot
+from meshproxy.config.native.xds import Written, server_cluster
+from meshproxy.discovery.catalogue import of_file
+from meshproxy.model import Dynamic, FilterChain, HttpConnectionManager, Listener, RouteTable, Snapshot
 
 
 def to_data(snapshot: Snapshot) -> dict[str, Any]:
@@ -21,10 +24,15 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
         if isinstance(chain.terminal, HttpConnectionManager)
     ]
     uses = Counter(manager.route_table for manager in managers)
-    tables = {table.name: table for table in snapshot.route_tables}
+    asked = {manager.route_table for manager in managers if manager.rds is not None}
+    # What is found at run time is not the file's.
+    tables = {table.name: table if table.catalog is None else msgspec.structs.replace(table, virtual_hosts=of_file(table))
+              for table in snapshot.route_tables}
     inline = {
         name for name, table in tables.items()
-        if uses[name] == 1 and table == RouteTable(name=name, virtual_hosts=table.virtual_hosts)
+        if name not in asked and uses[name] == 1 and table == RouteTable(
+            name=name, virtual_hosts=table.virtual_hosts, catalog=table.catalog, ignore_port_in_host=table.catalog is not None
+        )
     }
     secrets = {secret.name: secret for secret in snapshot.secrets}
     secured = Secured(None, secrets)
@@ -33,11 +41,12 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
         named = [chain.terminal.route_table if isinstance(chain.terminal, HttpConnectionManager) else "" for chain in listener.all_chains]
         written = tuple(tables[name] if name in inline else None for name in named)
         entrances.append((Entrance(listener, written, None, (True,) * len(named)), secured))
+    server = server_cluster(snapshot.dynamic, snapshot.clusters)
     process, stats = snapshot.process, snapshot.stats
     overload = {row.field: getattr(process, row.field) for row in OVERLOAD.rows if getattr(process, row.field) != row.default}
     values = {
         "listeners": tuple(entrances),
-        "clusters": tuple(Secured(cluster, secrets) for cluster in snapshot.clusters),
+        "clusters": tuple(Secured(cluster, secrets) for cluster in snapshot.clusters if cluster is not server),
         "secrets": tuple(secret for secret in snapshot.secrets if not is_inline(secret)),
         "route_tables": tuple(table for name, table in tables.items() if name not in inline),
         "node": snapshot.node,
@@ -46,6 +55,8 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
         **{field: getattr(stats, field) for field in stats.__struct_fields__},
         **{row.field: getattr(process, row.field) for row in PROCESS_ROWS},
     }
+    if snapshot.dynamic != Dynamic():
+        values["xds"] = Written(snapshot.dynamic, server, secrets)
     if snapshot.admin is not None:
         values["admin"] = snapshot.admin
     if snapshot.consul is not None:

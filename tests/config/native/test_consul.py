@@ -7,7 +7,7 @@ import pytest
 from meshproxy.config.envoy.write import to_data as to_envoy
 from meshproxy.config.native.write import to_yaml
 from meshproxy.config.plan import plan, text_of
-from meshproxy.model import ConsulNode, ConsulRegistration, ConsulServer, Snapshot, SocketAddress
+from meshproxy.model import ConsulCatalog, ConsulNode, ConsulRegistration, ConsulServer, Snapshot, SocketAddress
 from tests.config.native.test_discovery import read
 
 LISTENERS = """
@@ -74,3 +74,46 @@ def test_a_plan_names_what_changes_and_no_token() -> None:
     assert "token" not in text
     assert "token" not in text_of(plan(Snapshot(), one))
     assert "consul register: Envoy registers itself nowhere" in to_envoy(one)[1]
+
+
+def catalog_of(catalog: str, more: str = "") -> ConsulCatalog:
+    listener = f"{{name: in, address: '127.0.0.1:80', catalog: {catalog}{more}}}"
+    snapshot, errors = read(f"consul: 'c.example:8500'\nlisteners: [{listener}]\nclusters: {{base: []}}")
+    assert errors == []
+    assert read(to_yaml(snapshot))[0] == snapshot, "what is written reads the same"
+    assert snapshot.route_tables[0].ignore_port_in_host
+    assert 'route table "in": catalog: Envoy asks no Consul for routes' in to_envoy(snapshot)[1]
+    catalog_made = snapshot.route_tables[0].catalog
+    assert catalog_made is not None
+    return catalog_made
+
+
+def test_a_catalogue_beside_routes() -> None:
+    server = ConsulServer(address=SocketAddress("c.example", 8500))
+    assert catalog_of("'*.Service.consul'") == ConsulCatalog(domains=("{service}.service.consul",), server=server)
+    made = catalog_of("{domain: ['{service}.mesh', 'x-{service}.mesh'], tag: a, exclude: [b*], like: base, timeout: 3s}", ", to: base")
+    assert made == ConsulCatalog(
+        domains=("{service}.mesh", "x-{service}.mesh"), tags=("a",), exclude=("b*",), like="base", timeout_s=3.0, server=server,
+    )  # fmt: skip
+
+
+def test_a_prefix_of_keys_is_not_asked_by_reading_text() -> None:
+    _, errors = read("consul: {config: /mesh/}")
+    assert "begins or ends with" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("catalog", "error"),
+    [
+        ("web.service.consul", "does not say where the service's name is"),
+        ("'*.{service}.x'", "does not say where the service's name is"),
+        ("{domain: '*.a b'}", "a character that no Host header has"),
+        ("{like: bas}", 'cluster "bas" is not defined (did you mean "base"?)'),
+        ("{tags: a}", 'catalog has no setting "tags" (did you mean "tag"?)'),
+        ("'*.x', tcp: base", '"catalog" is for HTTP and "tcp" is given'),
+    ],
+)
+def test_a_catalogue_that_is_refused(catalog: str, error: str) -> None:
+    _, errors = read(f"listeners: [{{name: in, address: '127.0.0.1:80', catalog: {catalog}}}]\nclusters: {{base: []}}")
+
+    assert error in errors[0]

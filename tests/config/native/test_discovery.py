@@ -61,7 +61,7 @@ def test_the_nodes_consul_is_that_of_services_that_name_none() -> None:
     [
         ("discovery: consul", 'mesh.yaml:4: clusters.web.discovery: "consul" is none of: static, strict_dns'),
         ("discovery: {consol: web}", 'has no setting "consol" (did you mean "consul"?)'),
-        ("discovery: {consul: web, dns_srv: a.b}", "a source is one of consul, dns_srv and files"),
+        ("discovery: {consul: web, dns_srv: a.b}", "a source is one of consul, dns_srv, eds and files"),
         ("discovery: []", "the list is empty"),
         ("discovery: {}", "a source is one of"),
         ("discovery: {consul: {tag: v2}}", 'exactly one of "service" and "prepared_query" is needed'),

@@ -181,7 +181,7 @@ REFUSED = {
     "no routes": (
         "listeners: [{address: '127.0.0.1:1'}]",
         'f.yaml:1: listeners[0]: listener "127.0.0.1:1" has no routes. '
-        'Add "routes", "virtual_hosts", "to", "respond", "route_table" or "tcp".',
+        'Add "routes", "virtual_hosts", "to", "respond", "catalog", "route_table", "rds" or "tcp".',
     ),
     "port alone": (
         "admin: 8080",
