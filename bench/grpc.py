@@ -69,7 +69,8 @@ def stage(directory: Path, load: GrpcLoad, names: list[str]) -> Iterator[dict[st
         origin.cpus = processors.driver
         stack.enter_context(origin)
         yield {
-            name: stack.enter_context(make(directory / name, origin.port, processors.proxy)) for name, make in MAKERS.items() if name in names
+            name: stack.enter_context(make(directory / name, origin.port, processors.proxy))
+            for name, make in MAKERS.items() if name in names
         }  # fmt: skip
 
 

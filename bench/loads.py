@@ -103,7 +103,9 @@ LOADS = {
             "h2-64k", "64 KiB answers, HTTP/2 over TLS, 16 connections with 4 streams each", path="/64k", body_bytes=64 << 10,
             connections=16, streams=4,
         ),
-        GrpcLoad("grpc", "unary gRPC, HTTP/2 to HTTP/2, 8 connections with 10 streams each; meshproxy and Envoy", connections=8, unit="call"),
+        GrpcLoad(
+            "grpc", "unary gRPC, HTTP/2 to HTTP/2, 8 connections with 10 streams each; meshproxy and Envoy", connections=8, unit="call",
+        ),
         TcpLoad("tcp", "8 connections receive as fast as they can", what="bulk", connections=8, counted="bytes", per=10**6, unit="MB"),
         TcpLoad("tcp-echo", "64 connections send 64 bytes and get them back", what="echo", unit="echo"),
         TcpLoad("tcp-connect", "64 at a time: connect, 64 bytes there and back, close", what="connect", unit="connection"),

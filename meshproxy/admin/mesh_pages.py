@@ -12,7 +12,7 @@ from meshproxy.admin.http import Request, Response, streamed, text
 from meshproxy.admin.node import AdminNode
 from meshproxy.admin.pattern import matcher
 from meshproxy.clock import unix_s
-from meshproxy.model import Address, Breakers, Cluster, Endpoint, SocketAddress
+from meshproxy.model import Address, Breakers, Cluster, Endpoint, ResourceKind, SocketAddress
 from meshproxy.scoreboard.blocks import host_name
 from meshproxy.scoreboard.catalogue import CATALOGUE, BlockKind, MetricType, block_cells
 
@@ -77,7 +77,7 @@ def _cluster_lines(node: AdminNode, cluster: Cluster) -> Iterator[str]:
     yield f"observability_name::{cluster.stat_name}"
     yield from _breaker_lines("default", cluster.breakers)
     yield from _breaker_lines("high", cluster.high_breakers)
-    yield "added_via_api::false"
+    yield f"added_via_api::{'true' if node.view.is_brought((ResourceKind.CLUSTER, cluster.name)) else 'false'}"
     for source in node.sources(cluster.name):
         yield f"source::{source.name}::endpoints::{source.endpoints}"
         yield f"source::{source.name}::age_s::{source.age_s:.1f}"
@@ -103,7 +103,7 @@ def _cluster_status(node: AdminNode, cluster: Cluster) -> dict:
     sources = [{**source._asdict(), "age_s": round(source.age_s, 1)} for source in node.sources(cluster.name)]
     return {
         "name": cluster.name,
-        "added_via_api": False,
+        "added_via_api": node.view.is_brought((ResourceKind.CLUSTER, cluster.name)),
         **({"sources": sources} if sources else {}),
         "host_statuses": [_host_status(node, cluster, endpoint) for endpoint in node.view.endpoints(cluster)],
         "circuit_breakers": {"thresholds": [_thresholds(cluster.breakers), {"priority": "HIGH", **_thresholds(cluster.high_breakers)}]},
@@ -145,7 +145,7 @@ def dump(node: AdminNode, request: Request) -> Response:
         return text("400: mask is not supported. Use resource=NAME and name_regex=REGEX.", 400)
     matches = matcher(request.query.get("name_regex", ""))
     resource = request.query.get("resource", "")
-    tree = config_dump(node.view, matches, resource, request.flag("include_eds"))
+    tree = config_dump(node, matches, resource, request.flag("include_eds"))
     if tree is None:
         return text(f"404: there is no resource {resource!r} here. There are bootstrap, {', '.join(SECTIONS)}.", 404)
     return as_json(tree)

@@ -6,7 +6,7 @@ before is in force, and what came meanwhile goes with the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 

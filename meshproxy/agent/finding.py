@@ -99,6 +99,11 @@ class Finding:
         """Whether every source that the node waits for was answered or failed once."""
         return all(watched.merge.is_warm() for watched in self._watched.values())
 
+    def is_warm_of(self, cluster: str) -> bool:
+        """The same of one cluster's sources; True of one that is not found."""
+        watched = self._watched.get(cluster)
+        return watched is None or watched.merge.is_warm()
+
     def clusters(self) -> list[str]:
         """Whose sources are watched, by name."""
         return sorted(self._watched)
@@ -181,6 +186,11 @@ class _Sink:
         self._finding = finding
         self._watched = watched
         self._source = source
+
+    @property
+    def cluster(self) -> str:
+        """Whose it is."""
+        return self._watched.merge.cluster.name
 
     def found(self, endpoints: tuple[Endpoint, ...]) -> None:
         merge = self._watched.merge

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import AsyncResult
 
 from meshproxy import priority
 from meshproxy.admin.access_log import AdminLogs
-from meshproxy.admin.node import AdminNode
+from meshproxy.admin.node import AdminNode, Brought
 from meshproxy.admin.server import AdminServer
 from meshproxy.agent.access_logs import AccessLogs
 from meshproxy.agent.cataloguing import Cataloguing
@@ -29,9 +30,11 @@ from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_l
 from meshproxy.agent.secrets import SecretFiles
 from meshproxy.agent.tracing import Collectors, RecordSinks
 from meshproxy.agent.view import NodeView
+from meshproxy.agent.xds.assignments import AssignedSource, Assignments, asks_control_planes
 from meshproxy.clock import monotonic_s
 from meshproxy.discovery.consul import ConsulSource
 from meshproxy.discovery.consul_config import Copies
+from meshproxy.discovery.consul_seats import Seats
 from meshproxy.discovery.sources import source_of
 from meshproxy.ipc.boot import AgentBoot, ExitCode
 from meshproxy.ipc.channel import Channel
@@ -44,6 +47,7 @@ from meshproxy.ipc.messages import (
     Left,
     NodeSettings,
     NodeState,
+    PutAnswer,
     PutResource,
     Ready,
     ReopenLogs,
@@ -53,9 +57,13 @@ from meshproxy.ipc.messages import (
     Warm,
 )
 from meshproxy.master.journal import Journal
-from meshproxy.model import ConsulService, EndpointSet, ResourceKind, Secret, Source
+from meshproxy.model import Cluster, ConsulService, EdsSource, EndpointSet, Listener, ResourceKind, Secret, Source
 from meshproxy.model.snapshot import pack, unpack
 from meshproxy.telemetry.logs import LogSinks
+
+if TYPE_CHECKING:
+    from meshproxy.agent.xds.apply import Join
+
 
 LEAVE_LIMIT_S = 0.7
 """For telling registries at the end, when the master waits for nothing any more: it ends an agent after a second."""
@@ -73,13 +81,18 @@ class Agent:
 
     def __init__(self, boot: AgentBoot) -> None:
         self._idle = boot.idle
+        self._state_directory = boot.state_directory
         self.view = NodeView.of(boot)
         self.journal = Journal(boot.settings.log_level)
         self.link = MasterLink(Channel.from_fd(boot.channel_fd), self.journal)
         lookup = threaded_lookup()
-        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._tell_warm)
-        self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._tell_warm)
-        self.finding = Finding(self._publish, self.journal, self._tell_warm, self._source_of)
+        self.resolving = Resolving(lookup, ThreadedNameServers(), self._publish, self.journal, self._look)
+        self.cataloguing = Cataloguing(self.view, self.link.put, self.journal, self._look)
+        self._seats = Seats()
+        self.assignments = Assignments()
+        self.finding = Finding(self._publish, self.journal, self._look, self._source_of)
+        self.join: Join | None = None
+        """From when a control plane is asked for anything."""
         hostname = socket.gethostname()
         self.registering = Registering(self.view, hostname, self.journal)
         self.following = Following(self.view, Copies(boot.state_directory), self.link.order, self.journal)
@@ -94,6 +107,7 @@ class Agent:
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
         self.ended: AsyncResult = AsyncResult()
+        self._looking = False
         self._leaving: list[gevent.Greenlet] = []
         self._warm = ""
         """The last version that the master was told to be warm."""
@@ -110,6 +124,7 @@ class Agent:
         registries = (self.registering.run, self.following.run, self.cataloguing.run)
         for part in (self._listen, *finders, self.log_drain.run, self.export.run, self._sweep, *registries):
             self._start(part)
+        self._join_control_planes()
         if self.admin is not None:
             self.admin.start()
         if self._idle:
@@ -130,6 +145,7 @@ class Agent:
             AskReport: self._report,
             Leave: self._leave,
             ReopenLogs: lambda message: self.sinks.reopen(),
+            PutAnswer: lambda message: self.join.answered(message) if self.join is not None else None,
             Stop: lambda message: self.ended.set(int(ExitCode.DONE)),
         }
         self.link.run(heard)
@@ -144,11 +160,15 @@ class Agent:
     def _report(self, message: AskReport) -> None:
         sources = [
             SourceRow(cluster=name, source=each.name, endpoints=each.endpoints, age_s=round(each.age_s, 1), error=each.error)
-            for name in self.finding.clusters() for each in self.finding.states(name)
+            for name in self.finding.clusters() for each in self.finding.states(name) if not each.name.startswith("eds ")
         ]
         sources += self.cataloguing.rows()
-        registrations, configurations = self.registering.rows(), self.following.rows()
-        report = AgentReport(sources=sources, registrations=registrations, configurations=configurations)
+        planes = self.join.rows() if self.join is not None else []
+        odd = self.join.not_in_force() if self.join is not None else []
+        report = AgentReport(
+            sources=sources, registrations=self.registering.rows(), configurations=self.following.rows(), control_planes=planes,
+            not_in_force=odd,
+        )
         self.link.send(Report(id=message.id, report=report))
 
     def _leave(self, message: Leave) -> None:
@@ -179,6 +199,9 @@ class Agent:
         self.log_drain.wake()
         if message.settings is not None:
             self._take_settings(message.settings)
+        quiet = (ResourceKind.ENDPOINTS, ResourceKind.ROUTE_TABLE)
+        if message.settings is not None or gone or any(each.kind not in quiet for each in message.upserts):
+            self._join_control_planes()
         self.link.send(Applied(version=message.version))
         self._tell_warm()
 
@@ -188,16 +211,53 @@ class Agent:
         self.admin_logs.configure(settings.admin.access_logs if settings.admin is not None else ())
 
     def _take_clusters(self, names: list[str]) -> None:
-        clusters = [(cluster, self.view.endpoint_set(name)) for name in names if (cluster := self.view.cluster(name)) is not None]
+        ours = [name for name in names if self.join is None or not self.join.is_warming(name)]
+        clusters = [(cluster, self.view.endpoint_set(name)) for name in ours if (cluster := self.view.cluster(name)) is not None]
         self.resolving.watch(clusters)
         self.finding.watch(clusters)
 
+    def _look(self) -> None:
+        """A source was answered or failed: once for all that is so in one turn."""
+        if not self._looking:
+            self._looking = True
+            gevent.spawn(self._tell_warm)
+
     def _tell_warm(self) -> None:
-        if self._warm != self.view.version and self.resolving.is_warm() and self.finding.is_warm() and self.cataloguing.is_warm():
+        self._looking = False
+        if self.join is not None:
+            self.join.look_soon()
+        self._tell_if_warm()
+
+    def _tell_if_warm(self) -> None:
+        if self._warm == self.view.version or not self.resolving.is_warm() or not self.finding.is_warm() or not self.cataloguing.is_warm():
+            return
+        if self.join is None or self.join.is_warm():
             self._warm = self.view.version
             self.link.send(Warm(version=self._warm))
 
+    def _join_control_planes(self) -> None:
+        """When something is asked of them, from now on."""
+        if self.join is not None:
+            self.join.configured()
+        elif asks_control_planes(self.view):
+            # Late: gRPC and protobuf cost 30 MB, and most nodes have none of it.
+            from meshproxy.agent.xds.compose import join
+
+            self.join = join(
+                self.view, self.finding, self.resolving, self.assignments, self.link.send, self.journal, self._tell_if_warm,
+                threaded_lookup(), self._state_directory,
+            )
+            self.join.start()
+
+    def _source_of(self, wanted: Source) -> object:
+        """What the catalogue's services are found by tells it more than endpoints."""
+        if isinstance(wanted, ConsulService):
+            return ConsulSource(wanted, self.cataloguing.heard, self._seats)
+        return AssignedSource(self.assignments, wanted) if isinstance(wanted, EdsSource) else source_of(wanted)
+
     def _publish(self, found: EndpointSet) -> None:
+        if self.join is not None and self.join.takes(found):
+            return
         self.link.send(PutResource(resource=pack(ResourceKind.ENDPOINTS, found.cluster, found)))
 
     def _publish_secret(self, changed: Secret) -> None:
@@ -219,17 +279,19 @@ class Agent:
         from meshproxy.admin.pages import answer
 
         node = AdminNode(self.view, self.metrics, self.link.order, lambda level: setattr(self.journal, "level", level),
-                         self.finding.states)
+                         self._brought, self._warming, self.finding.states)
         names = {hostname, hostname.partition(".")[0]} if self.view.settings.admin and self.view.settings.admin.allow_remote else set()
         return AdminServer(fd, lambda request: answer(node, request), self.journal, names, self.admin_logs.write)
 
-    def _source_of(self, source: Source) -> object:
-        """What the catalogue's services are found by tells it more than endpoints."""
-        return ConsulSource(source, self.cataloguing.heard) if isinstance(source, ConsulService) else source_of(source)
+    def _brought(self, key: tuple[ResourceKind, str]) -> Brought | None:
+        if not self.view.is_brought(key):
+            return None
+        known = self.join.version_of(key) if self.join is not None else None
+        return Brought(known[0], known[1], known[3]) if known is not None else Brought("", 0.0)
 
-    def _own_gauges(self) -> dict[str, int]:
-        """What the agent measures itself."""
-        return {**self.finding.gauges(), **self.registering.gauges(), **self.cataloguing.gauges()}
+    def _warming(self) -> list[tuple[tuple[ResourceKind, str], Brought, Cluster | Listener]]:
+        warming = self.join.warming() if self.join is not None else []
+        return [(key, Brought(thing.version, thing.updated_s), thing.value) for key, thing in warming]
 
     def _own_counters(self) -> dict[str, int]:
         """What the agent counts itself."""
@@ -244,16 +306,24 @@ class Agent:
             **self.resolving.counters(),
             **self.finding.counters(),
             **self.secrets.counters(),
+            **(self.join.all_counters() if self.join is not None else {}),
             **self.registering.counters(),
             **self.following.counters(),
             **self.cataloguing.counters(),
         }
+
+    def _own_gauges(self) -> dict[str, int]:
+        """What the agent measures itself."""
+        joined = self.join.gauges() if self.join is not None else {}
+        return {**self.finding.gauges(), **self.registering.gauges(), **self.cataloguing.gauges(), **joined}
 
     def _end(self) -> None:
         """What is known is written out; what others hold is let go."""
         gevent.joinall(self._leaving, timeout=LEAVE_LIMIT_S)
         if self.admin is not None:
             self.admin.stop()
+        if self.join is not None:
+            self.join.end()
         self.log_drain.stop()
         self.collectors.stop()
         self.sinks.step()

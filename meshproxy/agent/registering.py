@@ -172,14 +172,12 @@ class Registering:
         instance = kept.instance
         name = quote(instance.id, safe="")
         try:
-            found = client.get(f"/v1/agent/service/{name}", []).body
-            why = differs(found, instance.body) if isinstance(found, dict) else "unknown"
+            why = differs(_mapping(client.get(f"/v1/agent/service/{name}", []).body), instance.body)
         except RefusedError as error:
             if error.status != 404:
                 raise
             why = "missing"
-        checks = client.get("/v1/agent/checks", [("filter", f'ServiceID == "{instance.id}"')]).body
-        there = set(checks) if isinstance(checks, dict) else set()
+        there = set(_mapping(client.get("/v1/agent/checks", [("filter", f'ServiceID == "{instance.id}"')]).body))
         why = why or ("checks" if instance.check_ids - there else "")
         status = "passing" if self._serving else "critical"
         if why or kept.told != instance.body:
@@ -233,6 +231,12 @@ class Registering:
             self._log("registration is good again", kept.instance)
         kept.error = ""
         return True
+
+
+def _mapping(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise SourceError("the answer is not a mapping: this is no Consul agent")
+    return body
 
 
 def parsed(address: str) -> SocketAddress | None:

@@ -84,6 +84,10 @@ class Resolving:
         """Whether every name that the node waits for was answered or failed once."""
         return self._dns.is_warm()
 
+    def is_warm_of(self, cluster: str) -> bool:
+        """The same of one cluster's names; True of one that has none."""
+        return self._dns.is_warm_of(cluster)
+
     def counters(self) -> dict[str, int]:
         """Of lookups, by metric name."""
         counted = {}

@@ -137,6 +137,15 @@ class NodeView:
         """One resource, packed."""
         return self._resources.get((kind, name))
 
+    def all_resources(self) -> list[Resource]:
+        """Of every kind, packed."""
+        return list(self._resources.values())
+
+    def is_brought(self, key: tuple[ResourceKind, str]) -> bool:
+        """Whether it is there and a control plane brought it."""
+        resource = self._resources.get(key)
+        return resource is not None and resource.origin == "xds"
+
     def cluster(self, name: str) -> Cluster | None:
         """One cluster."""
         resource = self._resources.get((ResourceKind.CLUSTER, name))

@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("meshproxy.cli.orders:upgrade", "Replace the running code by new processes on the same sockets."),
     "drain": ("meshproxy.cli.orders:drain", "Stop accepting, let requests end, then end the node."),
     "stop": ("meshproxy.cli.orders:stop", "End the node."),
-    "status": ("meshproxy.cli.status:status", "Show the running node's processes and listeners."),
+    "status": ("meshproxy.cli.status:status", "Show the running node's processes, listeners and control planes."),
     "top": ("meshproxy.cli.top:top", "Watch the running node's traffic."),
     "config": ("meshproxy.cli.config:config", "Show, convert and describe configuration."),
     "version": ("meshproxy.cli.version:version", "Print the version."),

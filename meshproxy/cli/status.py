@@ -8,14 +8,15 @@ import click
 import msgspec
 
 from meshproxy.cli.control import control_option, node
-from meshproxy.ipc.messages import NodeState, RegistrationRow, SourceRow, WorkerRow
+from meshproxy.clock import unix_s
+from meshproxy.ipc.messages import ControlPlaneRow, NodeState, RegistrationRow, SourceRow, WorkerRow
 
 
 @click.command()
 @control_option
 @click.option("--format", "shape", type=click.Choice(["text", "json"]), default="text", help="A table for people, or JSON for scripts.")
 def status(control: str, shape: str) -> None:
-    """Show the running node's processes and listeners."""
+    """Show the running node's processes, listeners and control planes."""
     with node(control) as client:
         state = client.status()
     if shape == "json":
@@ -46,7 +47,20 @@ def as_text(state: NodeState) -> str:
         *_part(("SOURCE", "CLUSTER", "ENDPOINTS", "LAST GOOD", "ERROR"), [_source(row) for row in state.sources]),
         *_part(("REGISTRATION", "ID", "ADDRESS", "STATE", "ERROR"), [_registration(row) for row in state.registrations]),
     ]
+    if state.control_planes:
+        heads = ("ASKED FOR", "OF", "HAS", "VERSION", "STATE")
+        lines += ["", *table(heads, [_control_plane(row) for row in state.control_planes])]
+    if state.not_in_force:
+        lines += ["", "NOT IN FORCE", *state.not_in_force]
     return "\n".join(lines)
+
+
+def _control_plane(row: ControlPlaneRow) -> tuple[str, ...]:
+    if row.last_known_good:
+        standing = f"last known good: {row.error or 'no answer'}"
+    else:
+        standing = row.error or (f"good for {span(max(unix_s() - row.updated_unix_s, 0.0))}" if row.updated_unix_s else "no answer yet")
+    return row.kind, row.source, str(row.resources), row.version or "-", standing
 
 
 def _part(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

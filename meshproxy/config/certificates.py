@@ -57,7 +57,11 @@ def _empty(value: Certificate | TrustedCa | TicketKeys, files: SecretFiles) -> I
 
 def chain_of(pem: bytes) -> list[x509.Certificate]:
     """The certificates of a PEM text in their order. Raises ValueError."""
-    return x509.load_pem_x509_certificates(pem) if _PEM_CERTIFICATE in pem else []
+    try:
+        return x509.load_pem_x509_certificates(pem) if _PEM_CERTIFICATE in pem else []
+    except x509.InvalidVersion as error:
+        # The library's own, and no ValueError as for all else that is wrong.
+        raise ValueError(str(error)) from None
 
 
 def _certificate(value: Certificate, now_s: float) -> Iterator[Finding]:
@@ -184,7 +188,7 @@ def _crls(pem: bytes, now_s: float) -> Iterator[Finding]:
     for one in lists:
         try:
             crl = x509.load_pem_x509_crl(one)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             yield Finding("crl", f"a revocation list in it cannot be read: {_first_line(error)}. Give it in PEM form.")
             continue
         end = crl.next_update_utc

@@ -64,16 +64,9 @@ def _translated(document: Document, env: Mapping[str, str], state_directory: str
         from meshproxy.config.native import read as native
 
         snapshot = native.read(document, env, problems, state_directory)
-    refuse_control_planes(problems)
     if problems.refused:
         raise ConfigError(problems.errors())
     return Loaded(snapshot, problems.warnings(), form)
-
-
-def refuse_control_planes(problems: Problems) -> None:
-    """The one place that keeps what comes from control planes out of a node, in either form."""
-    for path, what in problems.sourced:
-        problems.error(path, f"{what} is not supported yet. Remove it.")
 
 
 @contextmanager

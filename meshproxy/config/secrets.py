@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from meshproxy.clock import unix_s
-from meshproxy.model import Certificate, ConfigSource, Secret, SecretFiles, TicketKeys, TrustedCa
+from meshproxy.model import Certificate, ConfigSource, PeerValidation, Secret, SecretFiles, TicketKeys, TrustedCa
 from meshproxy.model.xds import config_source_name
 
 if TYPE_CHECKING:
@@ -162,11 +162,12 @@ class Secrets:
         self._made.setdefault(name, (Secret(name=name, source=source, sds_name=sds_name), path))
         return name
 
-    def has_rules(self, name: str) -> None:
+    def has_rules(self, name: str, rules: PeerValidation) -> None:
         """The CA of this name is part of a context that says more."""
         if name in self._made:
             secret, path = self._made[name]
-            self._made[name] = (msgspec.structs.replace(secret, has_rules=True), path)
+            digest = hashlib.sha256(msgspec.msgpack.encode(rules)).hexdigest()
+            self._made[name] = (msgspec.structs.replace(secret, rules_digest=digest), path)
 
     def refer(self, kind: type, name: str, path: Path) -> str:
         """The field at `path` names a secret that may be defined further down."""
@@ -239,4 +240,4 @@ def read_again(secret: Secret) -> Secret:
         made = TicketKeys(keys=tuple(now(file, key) for file, key in zip(files.ticket_keys, value.keys, strict=True)))
     else:
         return secret
-    return Secret(name=secret.name, value=made, files=files)
+    return msgspec.structs.replace(secret, value=made)

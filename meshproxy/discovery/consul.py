@@ -15,11 +15,14 @@ from gevent import socket
 
 from meshproxy.discovery import dns
 from meshproxy.discovery.consul_client import ConsulClient, Told
+from meshproxy.discovery.consul_seats import Seats
 from meshproxy.discovery.source import Backoff, Clock, Sink, SourceError, Teller, in_order
 from meshproxy.model import ConsulServer, ConsulService, Endpoint, SocketAddress
 
 WAIT_S = 60
 """How long the server may keep a question: a server that lost its peers without closing is found within that and some seconds."""
+SHARED_WAIT_S = 1
+"""The same while other services wait for a connection."""
 BACKOFF_S = 1.0, 30.0
 BURST, PER_S = 10.0, 5.0
 """Questions that are answered at once: so many, and so many a second later on. A catalogue in turmoil costs no more than that."""
@@ -30,21 +33,27 @@ Resolve = Callable[[str], Iterable[str]]
 class ConsulSource:
     """Watches one service."""
 
-    def __init__(self, wanted: ConsulService, heard: Callable[[ConsulService, Any], None] | None = None) -> None:
-        """`heard` gets each good answer as it came, too."""
+    def __init__(
+        self, wanted: ConsulService, heard: Callable[[ConsulService, Any], None] | None = None, seats: Seats | None = None,
+    ) -> None:
+        """`heard` gets each good answer as it came, too. `seats` are shared by all services."""
         self._wanted = wanted
         self._heard = heard
+        self._seats = seats or Seats()
         self._lookup = dns.system_lookup(socket.getaddrinfo)
         self._known: dict[str, list[str]] = {}
         """Addresses of hosts that are names: one whose lookup fails has those that it had."""
 
     def watch(self, sink: Sink, clock: Clock) -> None:
-        client = ConsulClient(self._wanted.server or ConsulServer())
+        server = self._wanted.server or ConsulServer()
+        client = ConsulClient(server)
         teller, backoff, pace, index = Teller(sink), Backoff(*BACKOFF_S), Pace(clock.now_s()), 0
         try:
             while True:
                 try:
-                    told = client.get(self._path(), self._query(index), WAIT_S * 17 / 16 if index else 0.0)
+                    with self._seats.taken(server, client) as is_crowded:
+                        wait_s = SHARED_WAIT_S if is_crowded else WAIT_S
+                        told = client.get(self._path(), self._query(index, wait_s), wait_s * 17 / 16 if index else 0.0)
                     known: dict[str, list[str]] = {}
                     endpoints = endpoints_of(told, self._wanted, partial(self._resolve, known))
                     self._known = known
@@ -80,14 +89,14 @@ class ConsulSource:
             known[host] = self._known.get(host, [])
         return known[host]
 
-    def _query(self, index: int) -> list[tuple[str, str]]:
+    def _query(self, index: int, wait_s: float) -> list[tuple[str, str]]:
         wanted = self._wanted
         query = [(name, value) for name, value in (("dc", wanted.datacenter), ("near", wanted.near)) if value]
         query += [(wanted.consistency, "")] if wanted.consistency != "default" else []
         if not wanted.prepared_query:
             query += [("tag", tag) for tag in wanted.tags]
             query += [("passing", "1")] if wanted.checks == "passing" else []
-        return [*query, ("index", str(index)), ("wait", f"{WAIT_S}s")] if index else query
+        return [*query, ("index", str(index)), ("wait", f"{wait_s}s")] if index else query
 
 
 class Pace:

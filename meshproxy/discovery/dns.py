@@ -251,6 +251,11 @@ class StrictDns:
         """Whether every cluster is."""
         return all(watched.is_warm() for watched in self._watched.values())
 
+    def is_warm_of(self, cluster: str) -> bool:
+        """Whether this one is, or is not watched."""
+        watched = self._watched.get(cluster)
+        return watched is None or watched.is_warm()
+
     def _owner(self, lookup: Lookup) -> Watched | None:
         watched = self._watched.get(lookup.cluster)
         return watched if watched is not None and watched.names.get(lookup.host) is lookup.name else None

@@ -7,16 +7,18 @@ a quiet time is told at once.
 
 from __future__ import annotations
 
-from meshproxy.model import Cluster, Endpoint, EndpointSet, Source
+from meshproxy.model import Cluster, EdsSource, Endpoint, EndpointSet, Source
 
 
 class Standing:
     """How one source stands."""
 
-    def __init__(self, now_s: float, good: tuple[Endpoint, ...]) -> None:
+    def __init__(self, now_s: float, good: tuple[Endpoint, ...], is_master: bool = False) -> None:
         self.good = good
         """What counts."""
-        self.held_since_s: float | None = now_s if good else None
+        self.is_master = is_master
+        """It is a control plane, whose last word holds for as long as it has no other."""
+        self.held_since_s: float | None = now_s if good and not is_master else None
         """`good` is only what was before, since then."""
         self.inherited = True
         """`good` is from before anybody asked, and of all sources together."""
@@ -39,7 +41,7 @@ class Merge:
         self._told_s: float | None = old._told_s if old is not None else None
         before = self._told.endpoints if self._told is not None else ()
         kept = old.standings if old is not None else {}
-        self.standings = {each: kept.get(each) or Standing(now_s, before) for each in cluster.sources}
+        self.standings = {each: kept.get(each) or Standing(now_s, before, isinstance(each, EdsSource)) for each in cluster.sources}
         self._put_together()
 
     def found(self, source: Source, endpoints: tuple[Endpoint, ...], now_s: float) -> bool:
@@ -69,7 +71,7 @@ class Merge:
         standing.is_known, standing.error = True, error
         standing.attempts += 1
         standing.failures += 1
-        if standing.good and standing.held_since_s is None:
+        if standing.good and standing.held_since_s is None and not standing.is_master:
             standing.held_since_s = now_s
         return first
 

@@ -111,7 +111,7 @@ class Ready(Message, kw_only=True):
 
 
 class Drain(Message, kw_only=True):
-    """master -> worker: stop accepting (after the queue is empty), tell clients to close, end when the last exchange ended or after `limit_s`.
+    """master -> worker: stop accepting (after the queue is empty), tell clients to close, end with the last exchange or after `limit_s`.
 
     Then the worker exits with 0. The master has steered new connections away before. A client that keeps an idle connection is told with
     its next answer, so that none meets a close it did not expect; with `close_idle` (the whole node stops) idle connections close at once.
@@ -156,6 +156,23 @@ class ListenerRow(msgspec.Struct, frozen=True, kw_only=True):
     addresses: list[str]
 
 
+class ControlPlaneRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is asked of a control plane, as `status` shows it."""
+
+    kind: str
+    """CDS, EDS, ..."""
+    source: str
+    resources: int = 0
+    """That came."""
+    version: str = ""
+    """The last that was accepted."""
+    updated_unix_s: float = 0.0
+    error: str = ""
+    """Why it cannot be asked, or why its last word was refused; "" = all is well."""
+    last_known_good: bool = False
+    """What is in force is from the disk."""
+
+
 class SourceRow(msgspec.Struct, frozen=True, kw_only=True):
     """A place where a cluster's endpoints are found, as `status` shows it."""
 
@@ -194,6 +211,9 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[SourceRow] = []
     registrations: list[RegistrationRow] = []
     configurations: list[ConfigRow] = []
+    control_planes: list[ControlPlaneRow] = []
+    not_in_force: list[str] = []
+    """Parts of resources that this proxy does without, and resources that were refused, each with its name."""
 
 
 class AskReport(Message, kw_only=True):
@@ -240,6 +260,8 @@ class NodeState(Message, kw_only=True):
     """Only in the answer to `status`, as what follows."""
     registrations: list[RegistrationRow] = []
     configurations: list[ConfigRow] = []
+    control_planes: list[ControlPlaneRow] = []
+    not_in_force: list[str] = []
 
 
 class PutResource(Message, kw_only=True):
@@ -253,10 +275,12 @@ class PutResources(Message, kw_only=True):
     """agent -> master: what a control plane (`origin` "consul": a catalogue) brought and took away. The resources are without blocks.
 
     Everything of it that is good goes live in one step, and is answered by `PutAnswer` then. What a control plane cannot change (the
-    file has a resource of that name) is left as it is. A cluster's endpoints go with it.
+    file has a resource of that name) is left as it is. A cluster's endpoints go with it. `only_check`: nothing is put, the answer tells
+    at once which listeners could not have their addresses.
     """
 
     id: int
+    only_check: bool = False
     upserts: list[Resource] = []
     removes: list[tuple[ResourceKind, str]] = []
     origin: Literal["xds", "consul"] = "xds"
@@ -284,7 +308,9 @@ class Order(Message, kw_only=True):
     """
 
     id: int = 0
-    verb: Literal["reload", "upgrade", "drain", "drain_listeners", "stop", "quit", "status", "loglevel", "reopen_logs", "scoreboard", "dump"]
+    verb: Literal[
+        "reload", "upgrade", "drain", "drain_listeners", "stop", "quit", "status", "loglevel", "reopen_logs", "scoreboard", "dump"
+    ]
     argument: str = ""
     listeners: list[str] = []
     limit_s: float = 0.0

@@ -18,7 +18,7 @@ from meshproxy.model import Cluster, EndpointSet, Listener, Process, Resource, R
 from meshproxy.model.cluster import without_tokens
 from meshproxy.model.discovery import node_without_token
 from meshproxy.model.route import table_without_token
-from meshproxy.model.snapshot import as_written, pack, unpack
+from meshproxy.model.snapshot import as_written, for_data_path, pack, unpack
 from meshproxy.model.tls import without_keys
 from meshproxy.model.xds import shown
 from meshproxy.scoreboard.blocks import BlockAllocator
@@ -40,7 +40,8 @@ class Change:
     rows_removed: list[tuple[str, str]] = field(default_factory=list)
 
     def for_workers(self) -> Configure:
-        return Configure(version=self.version, upserts=self.upserts, removes=self.removes, process=self.process)
+        upserts = list(map(for_data_path, self.upserts))
+        return Configure(version=self.version, upserts=upserts, removes=self.removes, process=self.process)
 
     def for_agent(self) -> Configure:
         return Configure(

@@ -18,6 +18,7 @@ from meshproxy.master.node import Node
 from meshproxy.master.slots import Slot, State
 from meshproxy.master.spawn import fork
 from meshproxy.model import Listener
+from meshproxy.model.snapshot import for_data_path
 
 HEIR_WAIT_S = 1.0
 """A connection waits this long in a dead worker's queue for its heir, who is mostly ready in half of it; then another worker gets it."""
@@ -66,7 +67,8 @@ class Crew:
         node.region.set_state(slot.number, State.STARTING)
         boot = WorkerBoot(
             slot=slot.number, slots=node.region.slots, generation=slot.generation + 1, channel_fd=channel_fd, region=node.region,
-            version=node.configuration.version, resources=node.configuration.resources(), sockets=[socket for socket, _ in sockets],
+            version=node.configuration.version, resources=list(map(for_data_path, node.configuration.resources())),
+            sockets=[socket for socket, _ in sockets],
             fds=fds, process=node.configuration.process, ticket_root=node.ticket_root, crash_fd=crash_fd, idle=node.idle,
         )
         keep = [channel_fd, node.region.fd, *fds]

@@ -149,6 +149,10 @@ class Bindings:
                 owners.update((key, wish.owner) for key, wish in wishes)
         return refused
 
+    def keys(self) -> list[str]:
+        """Of all that is bound."""
+        return list(self._bound)
+
     def taken(self, listener: Listener, by: Iterable[Listener]) -> str:
         """Who of these has an address of the listener; "" = nobody."""
         keys = {key for key, _ in self._wishes([listener])}

@@ -23,13 +23,13 @@ from meshproxy.ipc.state_path import state_path
 from meshproxy.master import admin_socket, deaths, systemd
 from meshproxy.master.agent import AgentKeeper
 from meshproxy.master.control import ControlServer
-from meshproxy.master.puts import is_brought
 from meshproxy.master.crew import Crew, Worker
 from meshproxy.master.farewell import Farewell
 from meshproxy.master.journal import Journal
 from meshproxy.master.late_blocks import LateBlocks
 from meshproxy.master.node import Command, Entries
 from meshproxy.master.orders import Orders
+from meshproxy.master.puts import is_brought
 from meshproxy.master.reload import Reloader
 from meshproxy.master.scale import Scale
 from meshproxy.master.signals import SignalQueue

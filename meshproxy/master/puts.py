@@ -136,8 +136,8 @@ def keep(table: Iterable[Resource], file: list[Resource], settings: NodeSettings
         elif isinstance(value, Cluster):
             clusters.append(value)
         resources.append(each)
-    wanted = {(ResourceKind.ROUTE_TABLE, name) for name in _route_tables(listeners)}
-    wanted |= {(ResourceKind.SECRET, name) for name in _secrets(listeners, clusters)}
+    wanted = {(ResourceKind.ROUTE_TABLE, name) for name in route_tables_of(listeners)}
+    wanted |= {(ResourceKind.SECRET, name) for name in secrets_of(listeners, clusters)}
     for each in brought:
         key = each.kind, each.name
         if each.origin == "xds" and key in wanted and (key not in names or _is_the_one_asked_for(each, names[key])):
@@ -170,12 +170,14 @@ def _is_the_one_asked_for(brought: Resource, asked: Resource) -> bool:
     return isinstance(has, Secret) and isinstance(wants, Secret) and wants.source is not None and has.source == wants.source
 
 
-def _route_tables(listeners: Iterable[Listener]) -> set[str]:
+def route_tables_of(listeners: Iterable[Listener]) -> set[str]:
+    """Names of the tables that these have, by RDS too."""
     terminals = [chain.terminal for listener in listeners for chain in listener.all_chains]
     return {each.route_table for each in terminals if isinstance(each, HttpConnectionManager)}
 
 
-def _secrets(listeners: Iterable[Listener], clusters: Iterable[Cluster]) -> set[str]:
+def secrets_of(listeners: Iterable[Listener], clusters: Iterable[Cluster]) -> set[str]:
+    """Names of the secrets that these have."""
     downstream = [chain.tls for listener in listeners for chain in listener.all_chains if chain.tls is not None]
     upstream = [cluster.tls for cluster in clusters if cluster.tls is not None]
     names = {name for tls in downstream for name in (*tls.certificates, tls.ticket_keys)} | {tls.certificate for tls in upstream}

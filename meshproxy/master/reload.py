@@ -305,7 +305,20 @@ class Reloader:
 
     def put_resources(self, put: PutResources) -> None:
         """Into force as soon as nothing else is under way; answered then."""
-        self._put_as(Asked(put, self.node.agent.pid))
+        if put.only_check:
+            self._check(Asked(put, self.node.agent.pid))
+        else:
+            self._put_as(Asked(put, self.node.agent.pid))
+
+    def _check(self, asked: Asked) -> None:
+        """Nothing stays bound: who listens without anybody to accept lets clients wait."""
+        bindings, configuration = self.node.bindings, self.node.configuration
+        before = set(bindings.keys())
+        fresh = [unpack(each) for each in asked.put.upserts if each.kind is ResourceKind.LISTENER]
+        there = [each for each in configuration.listeners() if (ResourceKind.LISTENER, each.name) not in _keys_of(asked.put)]
+        refused = bindings.bind_each(there, fresh)
+        bindings.close(set(bindings.keys()) - before)
+        self._answer(asked.without(Refusal(ResourceKind.LISTENER, name, error) for name, error in refused.items()))
 
     def _put_as(self, asked: Asked) -> None:
         if not self.busy:
@@ -370,7 +383,8 @@ class Reloader:
             return
         self._commit(change)
         node.bindings.close(node.bindings.unwanted(node.configuration.listeners()))
-        if any(each.kind is ResourceKind.LISTENER for each in change.upserts) or any(kind is ResourceKind.LISTENER for kind, _ in change.removes):
+        kinds = {each.kind for each in change.upserts} | {kind for kind, _ in change.removes}
+        if ResourceKind.LISTENER in kinds:
             self.crew.steer(force=True)
             self.keeper.tell_state()
         self._answer(asked)
@@ -420,8 +434,13 @@ class Reloader:
             return
         configuration.note_rows(change)
         self.keeper.tell(change.for_agent())
-        self.crew.configure(Configure(version=change.version, upserts=change.upserts, removes=change.removes), [])
+        self.crew.configure(change.for_workers(), [])
         self._commit(change)
+
+
+def _keys_of(put: PutResources) -> set[tuple[ResourceKind, str]]:
+    """All that it is about."""
+    return {(each.kind, each.name) for each in put.upserts} | {(ResourceKind(kind), name) for kind, name in put.removes}
 
 
 def _keys(listener: Listener) -> list[str]:

@@ -208,7 +208,8 @@ def _drop(node: Node, who: privileges.Identity) -> None:
     capabilities += [privileges.CAP_NET_RAW] if node.bindings.has_transparent() else []
     if unreadable := privileges.drop(who, capabilities, [path for path in must_read if path]):
         node.journal.warning("the user cannot read what the node needs, so the master keeps CAP_DAC_READ_SEARCH",
-                             user=who.name, files=" ".join(unreadable), remedy="install where every user may read, and let the user read keys: else they are not followed")
+                             user=who.name, files=" ".join(unreadable),
+                             remedy="install where every user may read, and let the user read keys: else they are not followed")
 
 
 def _make_state_directory(node: Node, who: privileges.Identity) -> None:

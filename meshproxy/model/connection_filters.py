@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from meshproxy.model.rbac import RbacRules
@@ -16,8 +14,6 @@ class TlsInspector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ja3: bool = False
     ja4: bool = False
-    initial_read_bytes: int = 0
-    """0 = all that may be looked at (Envoy's 16 KiB)."""
 
 
 class HttpInspector(msgspec.Struct, frozen=True, kw_only=True, tag="http_inspector"):

@@ -72,12 +72,15 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     flush_interval_s: float = 5.0
     tags: tuple[StatsTag, ...] = ()
     """In dialects that have tags."""
-    histogram_buckets_ms: tuple[float, ...] = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000)
+    histogram_buckets_ms: tuple[float, ...] = (
+        0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
+    )
     """Upper bounds in Prometheus text; Envoy's."""
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named in the plan."""
+    """How the node runs. Not reloadable except `drain_timeout_s`, `worker_hung_s` and the overload limits; a change of the others is named
+    in the plan."""
 
     workers: int = 0
     """0 = one per usable core."""
@@ -156,6 +159,21 @@ def pack(kind: ResourceKind, name: str, value: msgspec.Struct) -> Resource:
 def unpack(resource: Resource) -> Secret | Cluster | EndpointSet | RouteTable | Listener:
     """The model struct inside; raises msgspec.DecodeError for bytes of another version (a bug: only we write them)."""
     return _decoders[resource.kind].decode(resource.body)
+
+
+def for_data_path(resource: Resource) -> Resource:
+    """The resource as a worker gets it: not whom the agent asks for it or for a part of it, which may have tokens."""
+    asked = _ASKED.get(resource.kind)
+    if asked is None or asked[0].encode() not in resource.body:
+        return resource
+    bare = msgspec.structs.replace(unpack(resource), **dict([asked]))
+    return msgspec.structs.replace(resource, body=_encoder.encode(bare))
+
+
+_ASKED: dict[ResourceKind, tuple[str, tuple[()] | None]] = {
+    ResourceKind.SECRET: ("source", None), ResourceKind.CLUSTER: ("sources", ()), ResourceKind.ROUTE_TABLE: ("catalog", None),
+}
+"""The field that has whom the agent asks, and nobody."""
 
 
 class RoutesInBytes:

@@ -73,8 +73,13 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whom it is asked of (SDS); None = it is there, or in files."""
     sds_name: str = ""
     """The name that it is asked by; "" = it has no source."""
-    has_rules: bool = False
-    """The validation context that this CA is of says more than whom to trust; what names it has the rest."""
+    rules_digest: str = ""
+    """Of what the validation context that this CA is of says beside whom to trust; "" = nothing. What names it has the rest."""
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether it must not be handed out alone."""
+        return bool(self.rules_digest)
 
 
 def without_keys(secret: Secret) -> Secret:

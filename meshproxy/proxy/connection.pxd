@@ -1,7 +1,7 @@
 """What is known of a client's connection, whatever it carries: addresses, what listener filters found, what the TLS handshake told."""
 
 from libc.stdint cimport int64_t, uint16_t, uint64_t, uint8_t
-from meshproxy.telemetry.facts cimport TLS_TOLD_COUNT, Text
+from meshproxy.telemetry.facts cimport TLS_TOLD_COUNT, Facts, Text
 
 ctypedef struct IpPort:
     uint8_t ip[16]                       # IPv4 as ::ffff:a.b.c.d
@@ -30,6 +30,14 @@ cdef class TlsFacts:
     cdef bytes forwarded                 # x-forwarded-client-cert as `forwarded_by` says it; None = not made yet
     cdef object forwarded_by
     cdef void load(self) except *
+
+cdef class UpstreamInfo:
+    """What is known of a connection to an endpoint. It may outlive that: a log asks at the request's end."""
+    cdef TlsFacts tls                    # None = plaintext
+    cdef int64_t id                      # unique in the node, among clients' connections too
+    cdef int http_version                # 1, 2; 0 = it is not HTTP
+    cdef bytes local_address             # our end, "ip:port"; "" = a UNIX socket
+    cdef void describe(self, Facts *facts, bint whole) except *
 
 cdef class ConnectionInfo:
     cdef IpPort remote                   # the client: the socket's peer, or who a PROXY header names

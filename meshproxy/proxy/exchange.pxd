@@ -10,7 +10,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from meshproxy.balance.cluster cimport Cluster, Host
 from meshproxy.codecs.http1 cimport Head, HeaderField
 from meshproxy.proxy.client_cert cimport ClientCertRule
-from meshproxy.proxy.connection cimport ConnectionInfo, TlsFacts
+from meshproxy.proxy.connection cimport ConnectionInfo, UpstreamInfo
 from meshproxy.proxy.lines cimport Lines
 from meshproxy.proxy.request_match cimport RouteInput
 from meshproxy.proxy.router cimport CompiledRoute, Edits, Router, Target
@@ -54,8 +54,7 @@ cdef class UpstreamStream(Protocol):
     """The endpoint's side of an exchange."""
     cdef Exchange exchange
     cdef Host host
-    cdef TlsFacts tls_facts              # of its connection; None = plaintext
-    cdef bint http2
+    cdef UpstreamInfo info               # of its connection
     cdef void send_request(self, Exchange exchange) except *
     cdef void send_data(self, const char *data, size_t length) except *
     cdef void send_end(self, const char *trailers, size_t length) except *
@@ -65,7 +64,6 @@ cdef class UpstreamStream(Protocol):
     cdef bint is_above(self) noexcept
     # Give the request up; no call comes back from here.
     cdef void reset(self) except *
-    cdef void describe(self, Facts *facts) noexcept
 
 cdef class Pools:
     """Who finds upstream connections. Answers by `on_upstream_ready` or `on_upstream_failed`, at once or later."""
@@ -159,7 +157,7 @@ cdef class Exchange(Actor):
     cdef Target target
     cdef Cluster cluster
     cdef Host host
-    cdef TlsFacts upstream_tls           # of the last connection to an endpoint; None = plaintext
+    cdef UpstreamInfo upstream_info      # of the last connection to an endpoint; None = there was none
     cdef list tried                      # hosts of earlier tries
     cdef object pending                  # the pool's own mark while we wait for a connection
     cdef object filter_state             # the filter runner's
@@ -263,7 +261,7 @@ cdef class Exchange(Actor):
 
     cdef bint begin_stream_filters(self) except *
     cdef void take_grpc_timeout(self) except *
-    cdef void answer_grpc(self, int outcome, int status, const char *body, size_t length) except *
+    cdef void add_grpc_status(self, int outcome, int status, const char *message, size_t length) except *
     cdef void let_filters_answer(self) except *
     cdef bint is_h2c(self) noexcept
     cdef bint refuses_underscores(self) except *
@@ -279,7 +277,6 @@ cdef class Exchange(Actor):
     cdef void take_timeout_headers(self) except *
     cdef int64_t take_number(self, int id) noexcept
     cdef void start_try(self) except *
-    cdef bint body_is_short(self) noexcept
     cdef void start_try_timeout(self) except *
     cdef void on_upstream_lost(self, int outcome) except *
     cdef void count_host_error(self) noexcept

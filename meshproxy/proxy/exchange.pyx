@@ -8,7 +8,7 @@ from meshproxy.proxy.grpc cimport add_grpc_message, grpc_reasons, grpc_status_of
 from meshproxy.proxy.lines cimport lines_add, lines_raw, strncasecmp
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
-from meshproxy.proxy.retry cimport give_retry_share, retry, status_reasons
+from meshproxy.proxy.retry cimport give_retry_share, may_repeat, retry, status_reasons
 from meshproxy.proxy.router cimport *
 from meshproxy.proxy.trace cimport begin_trace, begin_try, end_trace, end_try, lose_try
 from meshproxy.scoreboard.cells cimport *
@@ -16,6 +16,7 @@ from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
 
 cdef enum:
     KEPT_MEMORY_BYTES = 16384            # of a pooled exchange's blocks; larger ones go back to the allocator
+    SHORT_BODY_BYTES = 16384             # kept without a policy's retries: most of RPC's, and next to nothing of an upload
     MEMORY_BYTES = 1024                  # many heads with their tables of fields; a stream that is open for long holds it
 
 
@@ -211,7 +212,7 @@ cdef class Exchange(Actor):
         cdef size_t need = self.body_length + length
         cdef char *grown
         if need > self.body_capacity:
-            need = need * 2 if need > 8192 else 16384
+            need = need * 2 if need > 512 else 1024
             grown = <char *>realloc(self.body, need)
             if grown == NULL:
                 raise MemoryError(f"no room for {need} bytes of a body")
@@ -464,7 +465,7 @@ cdef class Exchange(Actor):
         cdef size_t length = self.body_length
         self.upstream = stream
         self.host = stream.host
-        self.upstream_tls = stream.tls_facts
+        self.upstream_info = stream.info
         self.phase = PHASE_UPSTREAM
         self.upstream_start_us = self.runtime.now_us
         headers.try_request(self)
@@ -473,7 +474,7 @@ cdef class Exchange(Actor):
         if length and self.upstream is stream and not self.wants_upgrade:
             stream.send_data(self.body, length)
             stream.flush()                       # what was lent is our own memory: it may move or go before the event ends
-            if not self.retry_on and not self.body_is_short():
+            if not self.retry_on and not may_keep(self, 0):
                 self.drop_body()
         if self.upstream is not stream:
             return
@@ -485,10 +486,6 @@ cdef class Exchange(Actor):
                 stream.send_end(<const char *>self.request_trailers, len(self.request_trailers))
         elif not stream.is_above():
             self.resume_request()
-
-    cdef bint body_is_short(self) noexcept:
-        """Worth keeping for the one try that a stale pooled connection may cost."""
-        return self.request_passed and self.body_length <= KEPT_MEMORY_BYTES
 
     cdef void start_try_timeout(self) except *:
         if self.try_timeout_ms:
@@ -704,12 +701,14 @@ cdef class Exchange(Actor):
         if length == 0:
             length = len(body)
         if self.grpc:
-            self.answer_grpc(outcome, status, body, length)
-            return
-        has_body = not (status < 200 or status == 204 or status == 304)
-        if has_body and (length or not self.downstream.http2):
+            self.add_grpc_status(outcome, status, body, length)
+            status = 200
+            length = 0
+        elif status < 200 or status == 204 or status == 304:
+            length = 0
+        elif length:
             lines_add(&self.response_lines, b"content-length", 14, number, headers.decimal(number, length))
-            if length and content_type != NULL:
+            if content_type != NULL:
                 lines_add(&self.response_lines, b"content-type", 12, content_type, len(content_type))
         if self.route is not None and self.target is not None:
             headers.edit_response(self, self.target.response_edits, NULL, NULL)
@@ -718,7 +717,7 @@ cdef class Exchange(Actor):
         self.status = status
         self.response_started = True
         self.downstream_start_us = self.runtime.now_us
-        has_body = has_body and length > 0 and self.head.method != METHOD_HEAD
+        has_body = length > 0 and self.head.method != METHOD_HEAD
         self.downstream.send_response(self, status, NULL, NULL, not has_body)
         if has_body:
             self.bytes_sent += length
@@ -729,26 +728,13 @@ cdef class Exchange(Actor):
         self.downstream.send_end(self, NULL, 0)
         self.complete()
 
-    cdef void answer_grpc(self, int outcome, int status, const char *body, size_t length) except *:
-        """A head that is trailers too: the status of gRPC in it, whatever HTTP's would have been."""
+    cdef void add_grpc_status(self, int outcome, int status, const char *message, size_t length) except *:
+        """For a head that is trailers too: the status of gRPC in it, whatever HTTP's would have been."""
         cdef char number[24]
         lines_add(&self.response_lines, b"content-type", 12, b"application/grpc", 16)
         lines_add(&self.response_lines, b"grpc-status", 11, number, headers.decimal(number, grpc_status_of(outcome, status)))
-        if not self.downstream.http2:            # its framing says by itself that there is no body
-            lines_raw(&self.response_lines, b"content-length: 0\r\n", 19)
         if length:
-            add_grpc_message(&self.response_lines, body, length)
-        if self.route is not None and self.target is not None:
-            headers.edit_response(self, self.target.response_edits, NULL, NULL)
-        headers.send_response(self, NULL, NULL)
-        self.let_filters_answer()
-        self.status = 200
-        self.response_started = True
-        self.downstream_start_us = self.runtime.now_us
-        self.downstream.send_response(self, 200, NULL, NULL, True)
-        self.response_complete = True
-        self.downstream.send_end(self, NULL, 0)
-        self.complete()
+            add_grpc_message(&self.response_lines, message, length)
 
     cdef void let_filters_answer(self) except *:
         cdef StreamFilter each = self.last_filter
@@ -886,7 +872,7 @@ cdef class Exchange(Actor):
         self.target = None
         self.cluster = None
         self.host = None
-        self.upstream_tls = None
+        self.upstream_info = None
         self.tried = None
         self.pending = None
         self.filter_state = None
@@ -916,8 +902,11 @@ cdef class Exchange(Actor):
 
 
 cdef bint may_keep(Exchange x, size_t length) noexcept:
-    """Whether so much more of a body that went upstream stays here for a retry. Near the worker's total room is worth more."""
-    if not x.body_kept or not x.retry_on or x.response_started or x.body_length + length > x.body_limit:
+    """Whether so much more of a body that went upstream stays here: for the policy's retries, or a short one for the one try more that a stale
+    pooled connection or a refused stream may cost. Near the worker's total room is worth more."""
+    if not x.body_kept or x.response_started or x.body_length + length > x.body_limit:
+        return False
+    if not x.retry_on and (x.body_length + length > SHORT_BODY_BYTES or not may_repeat(x)):
         return False
     return not x.runtime.is_nearly_full()
 

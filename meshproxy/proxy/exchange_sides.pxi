@@ -63,9 +63,6 @@ cdef class UpstreamStream:
     cdef void reset(self) except *:
         pass
 
-    cdef void describe(self, Facts *facts) noexcept:
-        pass
-
 
 cdef class Pools:
     cdef Cluster find(self, str name):

@@ -98,8 +98,8 @@ cdef void describe(Exchange x, Facts *facts) except *:
     set_bytes(&facts.listener, x.config.listener)
     set_bytes(&facts.upstream_failure_reason, x.failure_reason)
     describe_tls(x.downstream.info, facts, x.config.tells_tls)
-    if x.config.tells_tls and x.upstream_tls is not None:
-        facts.upstream_tls = told_by(x.upstream_tls)
+    if x.upstream_info is not None:
+        x.upstream_info.describe(facts, x.config.tells_tls)
     x.downstream.describe(facts)
     if x.client_ip_length:
         describe_client(x, facts)

@@ -10,4 +10,6 @@ cdef bint retry(Exchange exchange, uint32_t reasons) except *
 # True: the request goes again, on a new connection; the stream has let go of the exchange.
 cdef bint retry_stale(Exchange exchange) except *
 cdef bint retry_refused(Exchange exchange) except *
+# Whether the present try may be followed by another without a policy, if its body is still here.
+cdef bint may_repeat(Exchange exchange) noexcept
 cdef void give_retry_share(Exchange exchange) noexcept

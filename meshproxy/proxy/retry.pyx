@@ -81,14 +81,21 @@ cdef void give_retry_share(Exchange x) noexcept:
         x.cluster.give_share(x.priority, SHARE_RETRIES)
 
 
+cdef bint is_idempotent(Exchange x) noexcept:
+    return x.head.method in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE)
+
+
+cdef bint may_repeat(Exchange x) noexcept:
+    """See `retry_stale` and `retry_refused`."""
+    return not x.stale_retry_used and (is_idempotent(x) or x.upstream_info.http_version == 2)
+
+
 cdef bint retry_stale(Exchange x) except *:
     """A pooled connection was closed by the endpoint before it said a word (RFC 9112 9.3.1): ask again on a new one, once.
 
     Only what may be repeated (RFC 9110 9.2.2) and is still here in full; this is no retry of the policy and costs no budget.
     """
-    if x.stale_retry_used or not may_resend(x) or x.wants_upgrade:
-        return False
-    if x.head.method not in (METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_DELETE, METHOD_TRACE):
+    if x.stale_retry_used or not may_resend(x) or x.wants_upgrade or not is_idempotent(x):
         return False
     x.needs_new_connection = True
     again(x, UPSTREAM_RESET)

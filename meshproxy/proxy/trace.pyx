@@ -154,7 +154,7 @@ cdef void begin_try(Exchange x) noexcept:
 cdef void trace_try(Exchange x) except *:
     cdef Tracer tracer = x.config.tracer
     cdef Span *span = &x.span
-    span.upstream_version = 2 if x.upstream.http2 else 1
+    span.upstream_version = 2 if x.upstream.info.http_version == 2 else 1
     if not tracer.propagation:
         return
     if tracer.spawns:

@@ -136,7 +136,8 @@ class BlockAllocator:
         CLUSTER      `cluster`, `ssl` with TLS, `http2` where it may speak that, `host:<address>` for each endpoint of a static cluster
         ENDPOINTS    `host:<address>`
         ROUTE_TABLE  `vhost:<name>` for each virtual host with `stats`
-        LISTENER     `listener`; `ssl` with TLS, `http2` with HTTP; `<kind>:<stat_prefix>` for each terminal and filter that counts;
+        LISTENER     `listener`; `ssl` with TLS, `http1` and `http2` with HTTP;
+                     `<kind>:<stat_prefix>` for each terminal and filter that counts;
                      `bucket:<chain>:<filter>` for the tokens of each rate limit, which filters with one key share;
                      and the labels of `logs_of` and `traces_of` with the number of a sink, not a cell
 
@@ -339,6 +340,7 @@ def _of_listener(listener: Listener) -> Wanted:
         if chain.tls is not None:
             yield "ssl", (BlockKind.LISTENER_SSL.name, listener.stat_name)
         if isinstance(chain.terminal, HttpConnectionManager):
+            yield "http1", (BlockKind.HTTP1.name, "")
             yield "http2", (BlockKind.HTTP2.name, "")
         for row in (*chain.filters, chain.terminal):
             if type(row) in _COUNTED:

@@ -35,6 +35,7 @@ class BlockKind(enum.Enum):
     LISTENER = "listener.{}."
     LISTENER_SSL = "listener.{}.ssl."
     HTTP = "http.{}."
+    HTTP1 = "http1."
     HTTP2 = "http2."
     TCP = "tcp.{}."
     TLS_INSPECTOR = "tls_inspector."
@@ -151,7 +152,7 @@ def _http2() -> tuple[Row, ...]:
         _c("inbound_window_update_frames_flood", "connections closed for WINDOW_UPDATE frames"),
         _c("inbound_reset_frames_flood", "connections closed for streams opened and reset at once (rapid reset)"),
         _c("keepalive_timeout", "connections closed for an unanswered PING"),
-        _c("outbound_control_flood", "connections closed because the peer made us queue too many control frames (SETTINGS, PING, RST_STREAM)"),
+        _c("outbound_control_flood", "connections closed because the peer made us queue too many SETTINGS, PING or RST_STREAM"),
         _c("outbound_flood", "connections closed because the peer made us queue too many frames"),
         _c("requests_rejected_with_underscores_in_headers", "requests refused for an underscore in a header name"),
         _c("rx_messaging_error", "streams whose peer broke the rules of HTTP messages"),
@@ -200,6 +201,10 @@ CATALOGUE: dict[BlockKind, tuple[Row, ...]] = {
         _h("downstream_cx_length_ms", "how long connections lived"),
     ),
     BlockKind.LISTENER_SSL: _ssl(),
+    BlockKind.HTTP1: (
+        _c("dropped_headers_with_underscores", "header fields dropped for an underscore in the name"),
+        _c("requests_rejected_with_underscores_in_headers", "requests refused for an underscore in a header name"),
+    ),
     BlockKind.HTTP2: _http2(),
     BlockKind.TCP: (
         _c("downstream_cx_total", "connections"),

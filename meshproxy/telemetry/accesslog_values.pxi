@@ -49,6 +49,9 @@ cdef void find_value(Format format, const Op *op, const Facts *facts, Value *val
             set_bytes(value, b"HTTP/2", 6)
         elif facts.minor_version >= 0:
             set_bytes(value, b"HTTP/1.0" if facts.request != NULL and facts.minor_version == 0 else b"HTTP/1.1", 8)
+    elif op.code == OP_UPSTREAM_PROTOCOL:
+        if facts.upstream_version:
+            set_bytes(value, b"HTTP/2" if facts.upstream_version == 2 else b"HTTP/1.1", 6 if facts.upstream_version == 2 else 8)
     elif op.code == OP_LINE_TYPE:
         set_bytes(value, LINE_TYPES[facts.line_type], strlen(LINE_TYPES[facts.line_type]))
     elif op.code == OP_DETAILS:
@@ -216,7 +219,9 @@ cdef int64_t number_of(int which, const Facts *facts) noexcept nogil:
         return facts.wire_bytes_sent
     if which == 5:
         return facts.attempts
-    return facts.connection_id
+    if which == 6:
+        return facts.connection_id
+    return facts.upstream_connection_id
 
 
 cdef const Text *text_of(int which, const Facts *facts) noexcept nogil:
@@ -490,6 +495,8 @@ cdef object _facts_from(Facts *facts, dict given):
     facts.wire_bytes_received, facts.wire_bytes_sent = texts.get("wire_bytes_received", 0), texts.get("wire_bytes_sent", 0)
     facts.attempts = texts.get("attempts", 0)
     facts.connection_id = texts.get("connection_id", 0)
+    facts.upstream_connection_id = texts.get("upstream_connection_id", 0)
+    facts.upstream_version = texts.get("upstream_version", 0)
     if texts.get("request") is not None:
         _point_head(facts, texts["request"], kept)
     return kept

@@ -100,6 +100,8 @@ ctypedef struct Facts:
     int64_t wire_bytes_received, wire_bytes_sent
     int attempts                         # UPSTREAM_REQUEST_ATTEMPT_COUNT
     int64_t connection_id
+    int64_t upstream_connection_id       # 0 = none
+    int upstream_version                 # of HTTP: 1, 2; 0 = no connection to an endpoint, or it is not HTTP
     Text downstream_remote               # "127.0.0.1:4711"
     Text downstream_direct_remote        # the peer of the socket (the same unless XFF gave another)
     Text downstream_local                # "127.0.0.1:8080"

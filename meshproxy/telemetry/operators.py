@@ -55,11 +55,13 @@ TLS_TOLD = {
     "PEER_CHAIN_SERIALS": "serial number of each certificate in the peer's chain",
     "PEER_SUBJECT": "subject of the peer's certificate", "PEER_ISSUER": "issuer of the peer's certificate",
     "PEER_CERT": "the peer's certificate, PEM, URL-encoded,",
-    "PEER_CERT_V_START": "when the peer's certificate begins to be valid", "PEER_CERT_V_END": "when the peer's certificate ends to be valid",
+    "PEER_CERT_V_START": "when the peer's certificate begins to be valid",
+    "PEER_CERT_V_END": "when the peer's certificate ends to be valid",
     "PEER_URI_SAN": "URIs in the peer's certificate", "PEER_DNS_SAN": "DNS names in the peer's certificate",
     "PEER_IP_SAN": "IP addresses in the peer's certificate", "PEER_EMAIL_SAN": "mail addresses in the peer's certificate",
     "PEER_OTHERNAME_SAN": "other names in the peer's certificate",
-    "LOCAL_SUBJECT": "subject of our certificate", "LOCAL_URI_SAN": "URIs in our certificate", "LOCAL_DNS_SAN": "DNS names in our certificate",
+    "LOCAL_SUBJECT": "subject of our certificate",
+    "LOCAL_URI_SAN": "URIs in our certificate", "LOCAL_DNS_SAN": "DNS names in our certificate",
     "LOCAL_IP_SAN": "IP addresses in our certificate", "LOCAL_EMAIL_SAN": "mail addresses in our certificate",
     "LOCAL_OTHERNAME_SAN": "other names in our certificate",
 }
@@ -119,6 +121,8 @@ OPERATORS: dict[str, OperatorRow] = {
     "UPSTREAM_LOCAL_PORT": _number("its port"),
     "UPSTREAM_CLUSTER": _text("the cluster's name"),
     "UPSTREAM_CLUSTER_RAW": _text("the same as `UPSTREAM_CLUSTER`"),
+    "UPSTREAM_PROTOCOL": _text("`HTTP/1.1` or `HTTP/2`, as the last endpoint was spoken to; absent for TCP"),
+    "UPSTREAM_CONNECTION_ID": _number("the connection to the endpoint, unique in the node like `CONNECTION_ID`; 0 when there was none"),
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": _number("tries; 0 when nothing was sent upstream"),
     "UPSTREAM_TRANSPORT_FAILURE_REASON": _text("why no connection to the endpoint came about"),
     "CONNECTION_ID": _number("the client's connection, unique in the node while it lives"),
@@ -137,14 +141,16 @@ OPERATORS: dict[str, OperatorRow] = {
     "TRACE_ID": _text("the id of the request's trace, were it sampled or not; absent where its listener has no tracing, and of TCP"),
     "HOSTNAME": _text("this machine's name"),
     "ENVIRONMENT": _text("an environment variable of the node", NAME),
-    "ACCESS_LOG_TYPE": _text("`DownstreamEnd`; of TCP `TcpConnectionEnd`, `TcpUpstreamConnected`, `TcpPeriodic`; `NotSet` in a listener's log"),
+    "ACCESS_LOG_TYPE": _text(
+        "`DownstreamEnd`; of TCP `TcpConnectionEnd`, `TcpUpstreamConnected`, `TcpPeriodic`; `NotSet` in a listener's log"
+    ),
 }
 
 NOT_YET = frozenset(
     """START_TIME_LOCAL EMIT_TIME_LOCAL DYNAMIC_METADATA CLUSTER_METADATA UPSTREAM_METADATA METADATA FILTER_STATE UPSTREAM_FILTER_STATE
     FILTER_CHAIN_NAME VIRTUAL_CLUSTER_NAME LOCAL_REPLY_BODY STREAM_ID UNIQUE_ID
     ROUNDTRIP_DURATION REQUEST_TX_DURATION DOWNSTREAM_HANDSHAKE_DURATION UPSTREAM_CONNECTION_POOL_READY_DURATION
-    REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES RESPONSE_TRAILERS_BYTES UPSTREAM_PROTOCOL UPSTREAM_CONNECTION_ID UPSTREAM_SERVER_NAME
+    REQUEST_HEADERS_BYTES RESPONSE_HEADERS_BYTES RESPONSE_TRAILERS_BYTES UPSTREAM_SERVER_NAME
     UPSTREAM_HOST_NAME UPSTREAM_HOST_NAME_WITHOUT_PORT UPSTREAM_HOSTS_ATTEMPTED UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT
     UPSTREAM_HOST_NAMES_ATTEMPTED UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT UPSTREAM_CONNECTION_IDS_ATTEMPTED
     UPSTREAM_WIRE_BYTES_SENT UPSTREAM_WIRE_BYTES_RECEIVED UPSTREAM_HEADER_BYTES_SENT UPSTREAM_HEADER_BYTES_RECEIVED
@@ -170,8 +176,9 @@ DEFAULT_TIME = "%Y-%m-%dT%H:%M:%S.%3fZ"
 
 
 GRPC_STATUSES = (
-    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied", "ResourceExhausted",
-    "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+    "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
+    "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable", "DataLoss",
+    "Unauthenticated",
 )
 """By number, as Envoy spells them."""
 GRPC_STATUSES_IN_CAPITALS = (

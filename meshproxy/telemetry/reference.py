@@ -21,6 +21,7 @@ _THINGS = {
     BlockKind.SERVER: "The node. `server.worker_<slot>.*` has the same of each worker, without histograms and with `downstream_rq_total`.",
     BlockKind.LISTENER: "`<name>` is the listener's `stat_prefix` or its first address with `_` for `:`.",
     BlockKind.LISTENER_SSL: "Of listeners with TLS. A cipher, curve or signature without a name of its own counts as `other`.",
+    BlockKind.HTTP1: "HTTP/1 of all clients together.",
     BlockKind.HTTP2: "HTTP/2 of all clients together.",
     BlockKind.TCP: "`<name>` is the TCP proxy's `stat_prefix`.",
     BlockKind.TLS_INSPECTOR: "All listeners with this filter together.",
@@ -29,7 +30,8 @@ _THINGS = {
     BlockKind.CONNECTION_LIMIT: "`<name>` is the filter's `stat_prefix`.",
     BlockKind.LOCAL_RATE_LIMIT: "`<name>` is the filter's `stat_prefix`.",
     BlockKind.RBAC: "`<name>` is the network filter's `stat_prefix` with a dot, where it has one.",
-    BlockKind.RBAC_SHADOW: "`<name>` is `<stat_prefix>.rbac.<shadow_stat_prefix>.`, for requests with `http.` in front, without the parts that are empty.",
+    BlockKind.RBAC_SHADOW: "`<name>` is `<stat_prefix>.rbac.<shadow_stat_prefix>.`, for requests with `http.` in front, without the parts "
+    "that are empty.",
     BlockKind.HTTP_RBAC: "`<name>` is `<the connection manager's stat_prefix>.rbac.<the filter's>.`, without the parts that are empty.",
     BlockKind.CLUSTER_SSL: "Of clusters with TLS.",
     BlockKind.GRPC: "`<name>` is `.<cluster>.grpc.<service>.<method>.`; with the filter `grpc_stats`.",

@@ -54,7 +54,8 @@ class Configuration:
         """What the present change took out of use: its metrics' places are free once nothing refers to it."""
         self.clusters = Clusters(loop, region, slot, self.securities, self._retire)
         self.listeners = Listeners(
-            loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, late_blocks, log,
+            loop, region, slot, max_worker_connections, self.clusters.pools, self.securities, self._route_slot, self._retire, late_blocks,
+            log,
         )
         self.slices = Slices(lambda: loop.turn)
         self.scraps: list[object] = []
@@ -63,7 +64,7 @@ class Configuration:
     # -- a change
 
     def boot(self, resources: list[Resource], sockets: Sockets) -> list[Refusal]:
-        """The first of all. What a control plane brought and cannot be taken is left out: it must not keep the worker from serving the rest.
+        """The first of all. What a control plane brought and cannot be taken is left out: the worker is to serve the rest.
         Raises ChangeRefused when something of the file is refused."""
         sockets = list(sockets)
         swaps, refused = self._compile_all(resources, sockets)
@@ -77,7 +78,7 @@ class Configuration:
         return refused
 
     def apply(self, upserts: list[Resource], removes: list[tuple[ResourceKind, str]], sockets: Sockets) -> list[object]:
-        """Make resources live; what went out of use. All is compiled before the first thing is swapped: ChangeRefused leaves all as it was."""
+        """Make resources live; what went out of use. All is compiled before the first thing is swapped: a ChangeRefused changes nothing."""
         sockets = list(sockets)
         try:
             swaps, refused = self._compile_all(upserts, sockets)
@@ -152,7 +153,8 @@ class Configuration:
 
     def _route_table(self, table: RouteTable, blocks: dict[str, int]) -> Swap:
         router = None
-        for router in compile_slices(table, SLICE_NS, perf_counter_ns):
+        for made in compile_slices(table, SLICE_NS, perf_counter_ns):
+            router = made
             self.slices.breathe()
         for virtual_host in router.virtual_hosts:
             virtual_host.block = blocks.get(f"vhost:{virtual_host.name}", -1)

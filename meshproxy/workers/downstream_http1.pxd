@@ -9,7 +9,7 @@ from meshproxy.workers.loop cimport Loop
 from meshproxy.workers.transport cimport Transport
 
 cdef class Http1Starter(HttpStarter):
-    pass
+    cdef int64_t *counts                 # the HTTP1 block
 
 cdef class DownstreamHttp1(DownstreamStream):
     cdef Loop loop
@@ -49,4 +49,5 @@ cdef class DownstreamHttp1(DownstreamStream):
     cdef void leave(self) except *
     cdef bint closes(self, Exchange exchange) except *
     cdef void drain(self, bint close_idle) except *
+    cdef bint lacks_length(self, Exchange exchange, int status, Head *head) noexcept
     cdef void add_upgrade(self, Exchange exchange, const char *bytes, Head *head) except *

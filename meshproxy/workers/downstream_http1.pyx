@@ -7,11 +7,12 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 from meshproxy.codecs.http1 cimport *
 from meshproxy.codecs.http1_compose cimport *
-from meshproxy.proxy.lines cimport lines_add, lines_raw
+from meshproxy.proxy.lines cimport lines_add, lines_find, lines_raw
 from meshproxy.proxy.exchange cimport PHASE_LOCAL
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_LOCAL, CLOSE_REMOTE, Protocol
 from meshproxy.scoreboard.cells cimport *
+from meshproxy.scoreboard.region cimport Region
 from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.connection_log cimport describe_addresses
 from meshproxy.workers.http_chain cimport CODEC_AUTO, DELAYED_CLOSE_MS, MAX_FIELDS, count_closed, count_opened, move_gauges
@@ -28,6 +29,10 @@ request_head.capacity = MAX_FIELDS
 
 
 cdef class Http1Starter(HttpStarter):
+    def __init__(self, Region region, int slot, int64_t cell):
+        """`cell`: where the HTTP1 block begins."""
+        self.counts = region.page(slot) + cell
+
     cdef void start(self, HttpChain chain, Transport transport, ConnectionInfo info, const char *first, size_t length) except *:
         cdef DownstreamHttp1 connection = DownstreamHttp1(chain, transport, info)
         transport.protocol = connection
@@ -404,7 +409,7 @@ cdef class DownstreamHttp1(DownstreamStream):
                 else:
                     self.chunked = True
                     framing = FRAME_CHUNKED
-            elif end and head != NULL and head.content_length < 0 and status >= 200 and status not in (204, 304) and x.head.method != METHOD_HEAD:
+            elif end and self.lacks_length(x, status, head):
                 lines_raw(&x.response_lines, b"content-length: 0\r\n", 19)     # HTTP/2 says by its framing that there is no body
             if x.head.minor_version == 0 and not self.close_after and x.head.length:
                 lines_raw(&x.response_lines, b"connection: keep-alive\r\n", 24)
@@ -419,6 +424,15 @@ cdef class DownstreamHttp1(DownstreamStream):
             x.response_copy.length = 0
             lines_raw(&x.response_copy, out + status_line + 1, length - status_line - 3)
         self.transport.commit(length)
+
+    cdef bint lacks_length(self, Exchange x, int status, Head *head) noexcept:
+        """Whether a response without a body has to say so. To HEAD an endpoint's says what it likes, ours what GET would have got."""
+        cdef uint32_t length
+        if status < 200 or status == 204 or status == 304:
+            return False
+        if head != NULL:
+            return head.content_length < 0 and x.head.method != METHOD_HEAD
+        return lines_find(&x.response_lines, b"content-length", 14, &length) == NULL
 
     cdef void add_upgrade(self, Exchange x, const char *bytes, Head *head) except *:
         cdef int i = head.known[HEADER_UPGRADE]
@@ -494,6 +508,10 @@ cdef class DownstreamHttp1(DownstreamStream):
             self.loop.make_ready(self.transport)
         if self.transport.paused:
             self.transport.resume()
+
+    cdef void count_underscores(self, bint rejected) noexcept:
+        cdef int64_t *counts = (<Http1Starter>self.chain.http1).counts
+        counts[HTTP1_REQUESTS_REJECTED_WITH_UNDERSCORES_IN_HEADERS if rejected else HTTP1_DROPPED_HEADERS_WITH_UNDERSCORES] += 1
 
     cdef void describe(self, Facts *facts) noexcept:
         describe_addresses(self.info, facts)

@@ -70,7 +70,6 @@ cdef class Listener:
     cdef Inspector inspector             # None = no listener filters
     cdef ConnectionLog log               # None = none
     cdef bint wants_local                # somebody asks for the local address
-    cdef int64_t next_id
     cdef void accept(self, int fd, const Sockaddr *peer) except *
     cdef void on_inspected(self, int fd, ConnectionInfo info) except *
     # A connection ends before a chain took it; `fd` is closed here.

@@ -205,8 +205,7 @@ cdef class Listener:
             close(fd)
             return
         info = ConnectionInfo()
-        self.next_id += 1
-        info.id = self.next_id
+        info.id = self.loop.new_connection_id()
         info.opened_us = self.loop.now_us
         set_remote(info, peer)
         info.direct_remote = info.remote

@@ -136,7 +136,6 @@ class Listeners:
         self.log = log
         self.exchanges = ExchangePool(loop)
         self.greenlets = Greenlets()
-        self.http1 = Http1Starter()
         self.pipes = PipePool()
         self.waiting = Waiting(loop)
         self.destinations = Destinations()
@@ -206,7 +205,8 @@ class Listeners:
             return old
         whole = (self.loop, model, self.region, self.slot, blocks["listener"], security, filters)
         if isinstance(terminal, HttpConfig):
-            return HttpChain(*whole, terminal, self.exchanges, self.http1, Http2Starter(self.region, self.slot, blocks["http2"]))
+            starters = Http1Starter(self.region, self.slot, blocks["http1"]), Http2Starter(self.region, self.slot, blocks["http2"])
+            return HttpChain(*whole, terminal, self.exchanges, *starters)
         if isinstance(terminal, TcpConfig):
             return TcpChain(*whole, terminal, self.pipes)
         chain = EchoChain(*whole) if isinstance(terminal, Echo) else ResponseChain(*whole)

@@ -64,7 +64,10 @@ cdef class Loop(Runtime):
     cdef char date[32]                   # "Tue, 24 Nov 2026 15:00:00 GMT", 29 bytes
     cdef SlotHead *head
     cdef uint64_t random_state[4]
+    cdef int64_t last_connection_id
 
+    # Unique in the node while the connection lives, of either side.
+    cdef int64_t new_connection_id(self) noexcept
     cdef void watch(self, Source source, uint32_t events) except *
     cdef void rewatch(self, Source source, uint32_t events) noexcept
     cdef void unwatch(self, Source source) except *

@@ -7,6 +7,7 @@ source, never the batch; after some hundred events the hub gets its turn; only `
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 from cpython.list cimport PyList_GET_ITEM
+from posix.unistd cimport getpid
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, SlotHead, histogram_record
 from meshproxy.workers.net cimport *
@@ -18,6 +19,7 @@ cdef enum:
     EVENTS_PER_TURN = 512                # then greenlets and timers of the hub get their turn
     FREE_BLOCKS = 256                    # 4 MiB kept for the next burst
     TICK_SHIFT = 2                       # 4 ms
+    CONNECTION_BITS = 31                 # of a connection's id; those above are the worker's pid, at most 2**22: exact in JSON's numbers
 
 
 
@@ -181,6 +183,7 @@ cdef class Loop(Runtime):
         self.server = region.page(slot)
         self.head = region.head(slot)
         getrandom(self.random_state, sizeof(self.random_state), 0)
+        self.last_connection_id = <int64_t>getpid() << CONNECTION_BITS
         self.now_us = monotonic_us()
         self.now_ms = self.now_us // 1000
         self.wheel.now_tick = self.now_ms >> TICK_SHIFT
@@ -401,6 +404,10 @@ cdef class Loop(Runtime):
         next_ms = self.wheel.next_ms()
         if next_ms and (self.wake_ms == 0 or next_ms < self.wake_ms):
             self.wake_at(next_ms)
+
+    cdef int64_t new_connection_id(self) noexcept:
+        self.last_connection_id += 1
+        return self.last_connection_id
 
     cdef uint64_t random(self) noexcept:
         """xoshiro256** (Blackman and Vigna 2018): for balancing and request ids, not for secrets."""

@@ -4,6 +4,7 @@ import os
 from collections import OrderedDict
 
 from meshproxy.balance.cluster cimport SHARE_CONNECTIONS, SHARE_PENDING, SHARE_REQUESTS
+from meshproxy.proxy.connection cimport UpstreamInfo
 from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
@@ -66,8 +67,14 @@ cdef class UpstreamConnection:
         self.loop.set_timer(self.transport, self.loop.now_ms + cluster.connect_timeout_ms)
 
     cdef void on_connected(self) except *:
+        cdef Sockaddr local
+        cdef char text[128]
         self.loop.set_timer(self.transport, 0)
-        self.tls_facts = self.transport.facts()
+        local_address(self.transport.fd, &local)
+        self.info = UpstreamInfo()
+        self.info.tls = self.transport.facts()
+        self.info.id = self.loop.new_connection_id()
+        self.info.local_address = text[:put_address(text, &local)]
         histogram_record(&self.cluster.cells[CLUSTER_UPSTREAM_CX_CONNECT_MS], self.loop.now_us - self.opened_us)
         if self.cluster.max_duration_ms:
             self.expires_ms = self.loop.now_ms + self.cluster.max_duration_ms

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint64_t
 from meshproxy.balance.cluster cimport Cluster, Host
-from meshproxy.proxy.connection cimport ConnectionInfo, TlsFacts
+from meshproxy.proxy.connection cimport ConnectionInfo, UpstreamInfo
 from meshproxy.proxy.exchange cimport Pools
 from meshproxy.proxy.runtime cimport Protocol
 from meshproxy.scoreboard.region cimport Ring
@@ -50,8 +50,7 @@ cdef class TcpConnection(Protocol):
     cdef int attempts
     cdef uint64_t flags                  # FLAG_*
     cdef bytes failure, termination      # for the access log
-    cdef bytes upstream_local
-    cdef TlsFacts upstream_tls           # what the handshake with the endpoint told, where a log asks for it
+    cdef UpstreamInfo upstream_info      # None until it is connected
     cdef int64_t expires_ms, log_ms, connected_us
     cdef bint failed                     # a connect: the next turn sees whether there is another
 

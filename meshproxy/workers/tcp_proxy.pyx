@@ -175,15 +175,9 @@ cdef class TcpConnection:
         cdef TcpUpstream upstream = self.upstream
         cdef int64_t *cells = self.config.cells
         cdef int64_t *cluster_cells = self.cluster.cells
-        cdef Sockaddr local
-        cdef char text[128]
         self.connected_us = self.loop.now_us
         self.flags &= ~<uint64_t>FLAG_UPSTREAM_CONNECTION_FAILURE
-        if self.is_logged():
-            local_address(upstream.transport.fd, &local)
-            self.upstream_local = text[:put_address(text, &local)]
-        if self.tells_tls():
-            self.upstream_tls = upstream.transport.facts()
+        self.upstream_info = upstream.info
         self.up = Flow(self.chain.pipes)
         self.down = Flow(self.chain.pipes)
         self.up.start(
@@ -361,17 +355,14 @@ cdef class TcpConnection:
         describe_addresses(self.info, facts)
         if self.host is not None:
             set_text(&facts.upstream_host, self.host.address_bytes)
-        set_text(&facts.upstream_local, self.upstream_local)
         if self.cluster is not None:
             set_text(&facts.upstream_cluster, self.cluster.name_bytes)
         set_text(&facts.listener, self.config.listener)
         set_text(&facts.upstream_failure_reason, self.failure)
         set_text(&facts.termination_details, self.termination)
         describe_tls(self.info, facts, self.config.tells_tls)
-        if self.upstream_tls is not None:
-            if not self.upstream_tls.loaded:
-                self.upstream_tls.load()
-            facts.upstream_tls = self.upstream_tls.told
+        if self.upstream_info is not None:
+            self.upstream_info.describe(facts, self.tells_tls())
 
 
 cdef void set_text(Text *text, bytes value) noexcept:

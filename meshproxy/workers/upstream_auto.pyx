@@ -22,7 +22,7 @@ cdef class AutoConnection(UpstreamConnection):
         cdef Dialer dialer = self.dialer.http2 if http2 else self.dialer.http1
         cdef UpstreamConnection successor = dialer.dial(self.pool)
         successor.transport = self.transport
-        successor.tls_facts = self.tls_facts
+        successor.info = self.info
         successor.opened_us, successor.expires_ms = self.opened_us, self.expires_ms
         successor.priority, successor.promised = self.priority, self.promised
         self.transport.protocol = successor

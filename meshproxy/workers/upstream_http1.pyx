@@ -10,7 +10,6 @@ from meshproxy.proxy.retry cimport retry_stale
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport histogram_record
-from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.net cimport *
 
 cdef enum:
@@ -56,6 +55,7 @@ cdef class UpstreamHttp1(UpstreamConnection):
 
     cdef void established(self) except *:
         self.cluster.cells[CLUSTER_UPSTREAM_CX_HTTP1_TOTAL] += 1
+        self.info.http_version = 1
         self.room = 1
         self.pool.on_connected(self)
 
@@ -183,9 +183,6 @@ cdef class UpstreamHttp1(UpstreamConnection):
         cdef Exchange exchange = self.exchange
         if exchange is not None:
             exchange.on_upstream_drained()
-
-    cdef void describe(self, Facts *facts) noexcept:
-        pass
 
     # -- the response
 

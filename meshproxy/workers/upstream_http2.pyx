@@ -13,7 +13,6 @@ from meshproxy.proxy.retry cimport retry_refused, retry_stale
 from meshproxy.proxy.runtime cimport CLOSE_CONNECT_FAILED, CLOSE_LOCAL, CLOSE_REMOTE
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region
-from meshproxy.telemetry.facts cimport Facts
 from meshproxy.workers.http2_settings cimport pings_of, take_options
 from meshproxy.workers.pool cimport HostPool
 
@@ -30,7 +29,7 @@ cdef class Http2Dialer(Dialer):
         """`model` is the cluster's; `cell`: where its CLUSTER_HTTP2 block begins."""
         cdef Http2Options *options = &self.options
         settings = model.http2
-        take_options(options, settings)
+        take_options(options, settings, model.buffer_limit_bytes)
         options.head_bytes = RESPONSE_HEAD_BYTES
         options.headers = model.max_response_headers
         self.pings = pings_of(settings)
@@ -47,15 +46,14 @@ cdef class Http2Dialer(Dialer):
         cdef Http2UpstreamStream stream = <Http2UpstreamStream>self.free.pop() if self.free else Http2UpstreamStream()
         stream.connection = connection
         stream.host = connection.host
-        stream.tls_facts = connection.tls_facts
+        stream.info = connection.info
         stream.paused = stream.spoke = False
-        stream.http2 = True
         return stream
 
     cdef void give(self, Http2UpstreamStream stream) except *:
         stream.connection = None
         stream.host = None
-        stream.tls_facts = None
+        stream.info = None
         if len(self.free) < FREE_STREAMS:
             self.free.append(stream)
 
@@ -100,7 +98,7 @@ cdef class Http2UpstreamStream(UpstreamStream):
         cdef UpstreamHttp2 connection = self.connection
         # Near the worker's limit any queue is too much.
         cdef size_t limit = 0 if connection.loop.is_nearly_full() else connection.cluster.buffer_limit
-        return connection.session.is_above(self.state, limit) or connection.transport.is_above()
+        return connection.session.is_above(self.state, limit, connection.loop.is_pressed()) or connection.transport.is_above()
 
     cdef void flush(self) except *:
         self.connection.loop.flush()
@@ -132,6 +130,7 @@ cdef class Http2UpstreamStream(UpstreamStream):
 
     cdef void pause_response(self) except *:
         self.paused = True
+        self.connection.session.hold(self.state)
 
     cdef void resume_response(self) except *:
         self.paused = False
@@ -214,14 +213,12 @@ cdef class Http2UpstreamStream(UpstreamStream):
             return
         exchange.on_upstream_reset(outcome, None)
 
-    cdef void describe(self, Facts *facts) noexcept:
-        pass
-
 
 cdef class UpstreamHttp2(UpstreamConnection):
     cdef void established(self) except *:
         cdef Http2Options *options = &self.dialer.options
         self.cluster.cells[CLUSTER_UPSTREAM_CX_HTTP2_TOTAL] += 1
+        self.info.http_version = 2
         self.session = Http2Session(False)
         self.writer = Http2Writer(self.loop, self.transport, self.session)
         if not self.session.open(options, self.dialer.counts):

@@ -23,14 +23,17 @@ from meshproxy.ipc.messages import Answer, Applied, Configure, Directory, NodeSe
 from meshproxy.model import (
     AccessLog,
     Cluster,
+    ConfigSource,
     ConsulCatalog,
     ConsulConfig,
     ConsulNode,
     ConsulRegistration,
     ConsulServer,
+    Dynamic,
     Endpoint,
     EndpointFiles,
     FilterChain,
+    GrpcService,
     HttpConnectionManager,
     Listener,
     Node,
@@ -45,15 +48,17 @@ from meshproxy.model.snapshot import pack, unpack
 from meshproxy.scoreboard.catalogue import CATALOGUE, BlockKind
 from meshproxy.scoreboard.region import Region
 from tests.cli.node import node_state
+from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.process
 PATIENCE_S = 30.0
+NO_CONTROL_PLANES = Dynamic()
 
 
 class AgentProcess:
     """A forked agent. The test is its master."""
 
-    def __init__(self, resources: list, stats: Stats, consul: ConsulNode | None) -> None:
+    def __init__(self, resources: list, stats: Stats, consul: ConsulNode | None, dynamic: Dynamic) -> None:
         self.region = Region.create(1)
         self.region.set_state(0, 2)
         self.channel, theirs = Channel.pair()
@@ -62,7 +67,7 @@ class AgentProcess:
         self.port = listener.getsockname()[1]
         boot = AgentBoot(
             channel_fd=theirs.detach(), region=self.region, version="1", resources=resources,
-            settings=NodeSettings(node=Node(id="vm-7"), stats=stats, log_level="error", consul=consul),
+            settings=NodeSettings(node=Node(id="vm-7"), stats=stats, log_level="error", consul=consul, dynamic=dynamic),
             directory=Directory([("SERVER", "", 0)]), admin_fd=listener.detach(), state=node_state(),
         )
         self.pid = os.fork()
@@ -118,8 +123,10 @@ class AgentProcess:
 
 
 @contextmanager
-def agent(*resources: object, stats: Stats | None = None, consul: ConsulNode | None = None) -> Iterator[AgentProcess]:
-    process = AgentProcess(list(resources), stats or Stats(), consul)
+def agent(
+    *resources: object, stats: Stats | None = None, consul: ConsulNode | None = None, dynamic: Dynamic = NO_CONTROL_PLANES
+) -> Iterator[AgentProcess]:
+    process = AgentProcess(list(resources), stats or Stats(), consul, dynamic)
     try:
         process.expect(Ready)
         yield process
@@ -153,8 +160,13 @@ def test_every_metric_that_the_agent_adds_is_explained() -> None:
     found = Cluster(name="other", discovery="found", sources=(EndpointFiles(globs=("/nowhere/*",)),))
     table = RouteTable(name="r", catalog=ConsulCatalog(domains=("{service}.x",), server=ConsulServer(address=PipeAddress("/nowhere/consul"))))
     consul = ConsulNode(services=(ConsulRegistration(service="web", port=1),), config=ConsulConfig(prefix="x"), server=ConsulServer(address=PipeAddress("/nowhere/consul")))
-    with agent(dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found), pack(ResourceKind.ROUTE_TABLE, "r", table), consul=consul) as process:
+    ads = ConfigSource(kind="grpc", services=(GrpcService(target_uri="unix:/nowhere/xds"),))
+    dynamic = Dynamic(ads=ads, cds=ConfigSource(), lds=ConfigSource())
+    with agent(
+        dns_cluster("web"), pack(ResourceKind.CLUSTER, "other", found), pack(ResourceKind.ROUTE_TABLE, "r", table), consul=consul, dynamic=dynamic,
+    ) as process:
         process.expect(PutResource)
+        assert wait_until(lambda: "listener_manager.lds." in process.get("/stats").text, 20.0), "listeners are asked for after clusters"
         lines = process.get("/stats").text.splitlines()
         names = {re.sub(r"\.(web|other)\.", ".<name>.", line.partition(":")[0]) for line in lines}
 

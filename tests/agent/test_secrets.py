@@ -266,3 +266,59 @@ static_resources:
     scene.put_file("sds.yaml", SDS.format(folder=scene.folder, key="b").encode())
     scene.look()
     assert [each.value.key_pem for each in scene.published] == [renewed.key_pem(), again.key_pem()]
+
+
+CONTEXT = """
+- "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret
+  name: peers
+  validation_context:
+    trusted_ca: {{filename: {folder}/a.pem}}
+    match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: {name}}}}}]
+"""
+
+
+def demanding(secrets: str, asked: str) -> str:
+    """A bootstrap whose cluster demands what the secret `peers` says."""
+    return f"""
+static_resources:
+  secrets: {secrets}
+  clusters:
+  - name: a
+    type: STATIC
+    transport_socket:
+      name: tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context:
+          validation_context_sds_secret_config: {asked}
+"""
+
+
+def test_a_ca_is_not_taken_with_rules_that_it_did_not_come_with(scene: Scene) -> None:
+    """The rules of a validation context are in the clusters that name it."""
+    scene.put(scene.authority.issue("a.example"))
+    scene.put_file("sds.yaml", ("resources:" + CONTEXT).format(folder=scene.folder, name="a.test").encode())
+    scene.load(demanding("[]", "{{name: peers, sds_config: {{path_config_source: {{path: {folder}/sds.yaml}}}}}}"))
+    scene.look()
+    renewed = scene.authority.issue("a.example")
+    scene.put(renewed)
+    scene.look()
+    assert [each.value.pem for each in scene.published] == [renewed.pem]
+
+    scene.put(scene.authority.issue("a.example"))
+    scene.put_file("sds.yaml", ("resources:" + CONTEXT).format(folder=scene.folder, name="b.test").encode())
+    scene.look(2)
+    assert len(scene.published) == 1
+    assert "demands other names, pins or checks than before. Reload to have them." in scene.journal.lines[-1]
+
+
+def test_a_ca_that_changed_is_still_one_with_rules(scene: Scene) -> None:
+    rules = "match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: a.test}}}}]"
+    secrets = f"[{{{{name: peers, validation_context: {{{{trusted_ca: {{{{filename: {{folder}}/a.pem}}}}, {rules}}}}}}}}}]"
+    secret, = scene.load(demanding(secrets, "{{name: peers}}"))
+    scene.look()
+    scene.put(scene.authority.issue("a.example"))
+    scene.look()
+
+    assert secret.has_rules
+    assert [each.rules_digest for each in scene.published] == [secret.rules_digest]

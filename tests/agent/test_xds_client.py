@@ -28,7 +28,7 @@ from meshproxy.model import (
     TrustedCa,
     UpstreamTls,
 )
-from meshproxy.model.xds import GrpcService
+from meshproxy.model.xds import Dynamic, GrpcService
 from tests.agent.xds_scene import ADS, control_plane, grpc, said, scene, until
 from tests.discovery.xds_conversations import response_of
 from tests.peers.process import free_ports
@@ -194,6 +194,24 @@ def test_a_second_subscription_has_at_once_what_the_first_has(server: XdsServer)
         assert first.names() == ["a"]
 
         assert node.ask("EDS", ADS, {"a"}).names() == ["a"]
+
+
+def test_a_reload_may_name_another_control_plane(server: XdsServer, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with XdsServer(tmp_path / "other") as other, scene(control_plane(server.port)) as node:
+        clusters, endpoints = node.ask(), node.ask("EDS", ADS, {"a"})
+        server.send(said(server, "EDS [a] node").stream, response_of("CDS v=1 n=1 s1", False))
+        assert clusters.names() == ["s1"]
+        node.view.by_name["other"] = control_plane(other.port)
+        node.client.dynamic = Dynamic(ads=grpc("delta_grpc", GrpcService(cluster="other")))
+        said(server, "end")
+        stream = said(other, "CDS node").stream
+        said(other, "EDS +[a] node")
+        other.send(stream, response_of("CDS n=1 s2@1", True))
+        until(lambda: clusters.names() == ["s2"])
+        endpoints.subscription.set_names({"a", "b"})
+
+        said(other, "EDS +[b] node")
 
 
 # ---- servers that are none ----

@@ -6,8 +6,8 @@ import random
 from collections import Counter
 
 import pytest
-
 from meshproxy.balance.cluster import Cluster, Host
+
 from meshproxy.model import Breakers, Endpoint, RetryBudget, SocketAddress
 from meshproxy.model import Cluster as ClusterModel
 from meshproxy.scoreboard.catalogue import CATALOGUE, BlockKind, offsets
@@ -28,7 +28,9 @@ def region() -> Region:
     return made
 
 
-def a_cluster(region: Region, *, weights: tuple[int, ...] = (1, 1, 1), unhealthy: tuple[int, ...] = (), slot: int = 0, **settings: object) -> Cluster:
+def a_cluster(
+    region: Region, *, weights: tuple[int, ...] = (1, 1, 1), unhealthy: tuple[int, ...] = (), slot: int = 0, **settings: object
+) -> Cluster:
     """A cluster with a host for each weight, ports counting from 1."""
     cluster = Cluster(ClusterModel(name="c", **settings), region, slot, BLOCK)
     hosts = []

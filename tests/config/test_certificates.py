@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,15 @@ def test_lists_that_are_too_old_are_told(folder: Path) -> None:
     assert len(told) == 2
     assert any("no peer passes" in message for message in told)
     assert any("Fetch it again" in message for message in told)
+
+
+def test_a_certificate_of_no_known_version(folder: Path) -> None:
+    der = AUTHORITY.certificate.public_bytes(serialization.Encoding.DER)
+    der = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12", 1)
+    (folder / "ca.pem").write_text(ssl.DER_cert_to_PEM_cert(der))
+    found = findings(TrustedCa(pem=(folder / "ca.pem").read_bytes()), SecretFiles(), unix_s())
+
+    assert "18 is not a valid X509 version" in found[0].text
 
 
 def test_one_expired_ca_of_several_is_no_reason() -> None:

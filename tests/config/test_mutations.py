@@ -102,7 +102,8 @@ def transports() -> dict[str, Any]:
                 "default_chain": {"send": "x", "connection_filters": [{"rbac": {"rules": rules}}, {"local_rate_limit": {"max_tokens": 1}}]},
                 "listener_filters": ["tls_inspector", {"proxy_protocol": {"pass_tlvs": "all"}}],
             },
-            {"address": "127.0.0.1:3", "respond": 200, "filters": ["grpc_web", {"grpc_stats": {"methods": "a.B/C"}}, {"rbac": {"rules": http_rules}}],
+            {"address": "127.0.0.1:3", "respond": 200,
+             "filters": ["grpc_web", {"grpc_stats": {"methods": "a.B/C"}}, {"rbac": {"rules": http_rules}}],
              "http": {"http2": {"keep_alive": {"timeout": "1s"}}, "client_cert_header": {"set": ["uri"]}}},
         ],
         "clusters": {

@@ -201,7 +201,7 @@ client_cert_headers = st.builds(
 
 tlvs = st.sampled_from([(), (1, 224), None])
 listener_filters = st.one_of(
-    st.builds(TlsInspector, ja3=st.booleans(), ja4=st.booleans(), initial_read_bytes=st.sampled_from([0, 512])),
+    st.builds(TlsInspector, ja3=st.booleans(), ja4=st.booleans()),
     st.just(HttpInspector()),
     st.just(OriginalDst()),
     st.builds(
@@ -260,7 +260,8 @@ http_filters = st.one_of(
     st.just(GrpcWeb()),
     st.builds(GrpcHttp1Bridge, upgrade_protobuf=st.booleans()),
     st.builds(
-        HttpRbac, rules=st.none() | rule_sets(requests=True), shadow=st.none() | rule_sets(requests=True), stat_prefix=st.sampled_from(["", "a"]),
+        HttpRbac, rules=st.none() | rule_sets(requests=True), shadow=st.none() | rule_sets(requests=True),
+        stat_prefix=st.sampled_from(["", "a"]),
         shadow_stat_prefix=st.sampled_from(["", "b"]),
     ),
 )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from email.message import Message
 from pathlib import Path
 
+import gevent
 import pytest
 
 from meshproxy.discovery import consul_client
 from meshproxy.discovery.consul import ConsulSource, Pace, endpoints_of, next_index
 from meshproxy.discovery.consul_client import Told
+from meshproxy.discovery.consul_seats import Seats
 from meshproxy.discovery.dns import V4, Found
 from meshproxy.discovery.source import SourceError
 from meshproxy.model import ConsulServer, ConsulService, Endpoint, PipeAddress, SocketAddress
@@ -281,3 +284,24 @@ def test_tls_on_both_sides(tmp_path: Path) -> None:
         ):  # fmt: skip
             with watched(ConsulSource(ConsulService(service="web", server=server_of(server.https_port, **settings)))) as (heard, _):
                 assert re.search(error, heard.next_error()), settings
+
+
+def test_more_services_than_connections_take_turns(consul: Consul) -> None:
+    relay, seats, names = Relay(consul.port), Seats(3), [f"crowd-{number}" for number in range(12)]
+    try:
+        for number, name in enumerate(names):
+            consul.register(name, 9000 + number)
+        with ExitStack() as stack:
+            every = [
+                stack.enter_context(watched(ConsulSource(ConsulService(service=name, server=server_of(relay.port)), seats=seats)))[0]
+                for name in names
+            ]
+            for number, heard in enumerate(every):
+                assert heard.next_set() == [f"127.0.0.1:{9000 + number}"]
+            consul.register(names[7], 9100)
+            assert every[7].next_set() == ["127.0.0.1:9007", "127.0.0.1:9100"]
+            assert all(heard.errors.empty() for heard in every)
+            while relay.links > 3:  # those that are closed go as the relay gets to them
+                gevent.sleep(0.01)
+    finally:
+        relay.close()

@@ -35,6 +35,8 @@ from meshproxy.model import (
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 20.0
 """For anything that a test waits for: many times what it takes, so that only a lost event meets it."""
+UNTOLD_S = 0.1
+"""For what changes without a line in the log."""
 
 
 def listener(name: str, *addresses: SocketAddress | PipeAddress, **settings) -> Listener:
@@ -104,7 +106,20 @@ class Node:
         return json.loads(self.ask("status").body)
 
     def wait_status(self, condition: Callable[[dict], bool]) -> dict:
-        return wait_for(self.status, condition)
+        """The status once it fulfils the condition. What happens is in the log: each line is a reason to look again; so is some time."""
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            told = self._told()
+            seen = self.status()
+            if condition(seen):
+                return seen
+            assert time.monotonic() < deadline, f"still {seen}"
+            with self._news:
+                self._news.wait_for(lambda told=told: self._told() > told, UNTOLD_S)
+
+    def _told(self) -> int:
+        """Lines of the log, but those that asking makes."""
+        return sum("verb=status" not in line for line in self.lines)
 
     def states(self) -> list[str]:
         return [row["state"] for row in self.status()["workers"]]

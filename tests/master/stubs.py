@@ -219,7 +219,8 @@ class StubWorker:
 
 def run_agent(boot: AgentBoot) -> int:
     """Says what it hears on stderr; on its admin socket `put CLUSTER` puts endpoints, `secret NAME` a secret, `bring` and a PutResources as
-    JSON puts that and answers with what was refused, any other word is an order to the master. A configuration is warm at once, or when endpoints of each cluster whose name begins with `cold` were put."""
+    JSON puts that and answers with what was refused, any other word is an order to the master. A configuration is warm at
+    once, or when endpoints of each cluster whose name begins with `cold` were put."""
     channel = Channel.from_fd(boot.channel_fd)
     admin = socket.socket(fileno=boot.admin_fd) if boot.admin_fd >= 0 else None
     if boot.idle:

@@ -1,5 +1,6 @@
 """The table of resources and the way from one state to the next, on a real scoreboard."""
 
+import msgspec
 import pytest
 
 from meshproxy.errors import TableFullError
@@ -7,17 +8,21 @@ from meshproxy.ipc.messages import NodeSettings
 from meshproxy.master.configuration import Change, Configuration, Versions
 from meshproxy.model import (
     Cluster,
+    ConfigSource,
+    ConsulCatalog,
     ConsulServer,
     ConsulService,
     Endpoint,
     EndpointSet,
     FilterChain,
+    GrpcService,
     HttpConnectionManager,
     Listener,
     Node,
     Process,
     ResourceKind,
     RouteTable,
+    Secret,
     Snapshot,
     SocketAddress,
     Stats,
@@ -110,6 +115,23 @@ def test_a_token_is_not_shown() -> None:
     configuration = table(cluster("a", discovery="found", sources=(source,)))
 
     assert "hush" not in repr(configuration.snapshot())
+
+
+def test_a_token_does_not_travel_to_workers() -> None:
+    """Nor whom the agent asks for secrets: workers ask nobody."""
+    found = cluster("a", discovery="found", sources=(ConsulService(service="x", server=ConsulServer(token="hush")),))
+    asked = ConfigSource(kind="grpc", services=(GrpcService(cluster="a", initial_metadata=(("authorization", "hush"),)),))
+    waited = pack(ResourceKind.SECRET, "s", Secret(name="s", source=asked, sds_name="s"))
+    catalog = RouteTable(name="r", catalog=ConsulCatalog(domains=("{service}.x",), server=ConsulServer(token="hush")))
+    change = table().prepare([found, waited, pack(ResourceKind.ROUTE_TABLE, "r", catalog)])
+    got = {each.name: each for each in change.for_workers().upserts}
+
+    assert not any(b"hush" in each.body for each in got.values())
+    assert unpack(got["a"]) == msgspec.structs.replace(unpack(found), sources=())
+    assert unpack(got["s"]) == Secret(name="s", sds_name="s")
+    assert unpack(got["r"]) == RouteTable(name="r")
+    assert [each.blocks for each in change.for_workers().upserts] == [each.blocks for each in change.upserts]
+    assert all(b"hush" in each.body for each in change.for_agent().upserts)
 
 
 def dns_cluster(*hosts: str, **settings):

@@ -193,7 +193,7 @@ def test_endpoints_of_a_cluster_that_is_not_there_are_dropped(start) -> None:
     with connect(admin) as agent:
         agent.sendall(b"put nobody\n")
         agent.recv(1)
-    node.wait_line("configure 1.1 rows=4")
+    node.wait_line("configure 1.1 rows=5")
 
     assert say(node.port())
 

@@ -8,7 +8,16 @@ import time
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from meshproxy.telemetry.operators import DEFAULT_TIME, FLAGS, GRPC_STATUSES, GRPC_STATUSES_IN_CAPITALS, SPAN_POINTS, TLS_TOLD, Operator, split_format
+from meshproxy.telemetry.operators import (
+    DEFAULT_TIME,
+    FLAGS,
+    GRPC_STATUSES,
+    GRPC_STATUSES_IN_CAPITALS,
+    SPAN_POINTS,
+    TLS_TOLD,
+    Operator,
+    split_format,
+)
 
 Facts = dict[str, Any]
 Value = bytes | int | None
@@ -27,7 +36,7 @@ SPANS = {
 NUMBERS = {
     "RESPONSE_CODE": "status", "BYTES_RECEIVED": "bytes_received", "BYTES_SENT": "bytes_sent", "CONNECTION_ID": "connection_id",
     "UPSTREAM_REQUEST_ATTEMPT_COUNT": "attempts", "DOWNSTREAM_WIRE_BYTES_RECEIVED": "wire_bytes_received",
-    "DOWNSTREAM_WIRE_BYTES_SENT": "wire_bytes_sent",
+    "DOWNSTREAM_WIRE_BYTES_SENT": "wire_bytes_sent", "UPSTREAM_CONNECTION_ID": "upstream_connection_id",
 }
 TEXTS = {
     "UPSTREAM_CLUSTER": "upstream_cluster", "UPSTREAM_CLUSTER_RAW": "upstream_cluster", "ROUTE_NAME": "route_name",
@@ -142,6 +151,8 @@ def _whole_value(facts: Facts, operator: Operator, hostname: str, environment: d
         return query_of(facts, argument if name == "QUERY_PARAM" else None)
     if name == "PROTOCOL":
         return b"HTTP/1.0" if facts.get("request") is not None and facts.get("minor_version", 1) == 0 else b"HTTP/1.1"
+    if name == "UPSTREAM_PROTOCOL":
+        return {0: None, 1: b"HTTP/1.1", 2: b"HTTP/2"}[facts.get("upstream_version", 0)]
     if name == "RESPONSE_CODE_DETAILS":
         details = facts.get("code_details") or None
         return details if details is None or argument == "ALLOW_WHITESPACES" else re.sub(rb"[ \t\r\n]", b"_", details)

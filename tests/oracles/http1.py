@@ -28,7 +28,8 @@ NAMES = [
     b"expect", b"date", b"server", b"via", b"user-agent", b"referer", b"content-type", b"http2-settings", b"x-forwarded-for",
     b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-client-cert", b"x-request-id", b"x-envoy-internal",
     b"x-envoy-external-address", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-upstream-rq-timeout-ms",
-    b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries", b"x-envoy-retry-on", b"x-envoy-attempt-count", b"x-envoy-original-path", b"x-envoy-upstream-service-time",
+    b"x-envoy-upstream-rq-per-try-timeout-ms", b"x-envoy-max-retries", b"x-envoy-retry-on", b"x-envoy-attempt-count",
+    b"x-envoy-original-path", b"x-envoy-upstream-service-time",
 ]
 X_ENVOY_OTHER = len(NAMES) + 1
 HOP_BY_HOP = {

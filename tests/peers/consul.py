@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -33,18 +34,24 @@ def program() -> Path:
 
 class Consul(Peer):
     """One server, leader of itself. Its state is kept in `directory` over a kill and a start when `keep`.
-    `tls`: CA, certificate and key of an HTTPS port, which asks clients for a certificate."""
+    `tls`: CA, certificate and key of an HTTPS port, which asks clients for a certificate. `of`: with so many others it elects a leader, and
+    `join` are those that are there already."""
 
     name = "consul"
     MANAGEMENT = "5ae9cb1b-6b0d-4d3c-9fd3-0d0dc6cf52a7"
     """The token that may everything, with ACLs."""
 
-    def __init__(self, directory: Path, *, acl: bool = False, keep: bool = False, tls: tuple[Path, Path, Path] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, acl: bool = False, keep: bool = False, tls: tuple[Path, Path, Path] | None = None, of: int = 1,
+        join: Sequence[Consul] = (),
+    ) -> None:
         super().__init__(directory)
         self.binary = program()
         self.port, self.https_port, *self._others = free_ports(7)
         self.acl = acl
-        self.keep = keep
+        self.keep = keep or of > 1
+        self.of = of
+        self.join = list(join)
         settings: dict[str, Any] = {"disable_update_check": True, "performance": {"raft_multiplier": 1}}
         if acl:
             settings["acl"] = {"enabled": True, "default_policy": "deny", "tokens": {"initial_management": self.MANAGEMENT}}
@@ -55,21 +62,38 @@ class Consul(Peer):
         (directory / "consul.json").write_text(json.dumps(settings))
 
     def command(self) -> list[str]:
-        mode = ["-server", "-bootstrap-expect", "1", "-data-dir", str(self.directory / "data")] if self.keep else ["-dev"]
+        mode = ["-server", "-bootstrap-expect", str(self.of), "-data-dir", str(self.directory / "data")] if self.keep else ["-dev"]
+        mode += [text for other in self.join for text in ("-retry-join", f"127.0.0.1:{other.lan_port}")]
         names = ["-http-port", "-dns-port", "-grpc-port", "-server-port", "-serf-lan-port", "-serf-wan-port"]
         ports = [text for name, port in zip(names, [self.port, *self._others], strict=True) for text in (name, str(port))]
+        name = "test" if self.of == 1 else f"test-{self.port}"
         return [
-            str(self.binary), "agent", *mode, "-node", "test", "-bind", "127.0.0.1", "-client", "127.0.0.1", *ports,
+            str(self.binary), "agent", *mode, "-node", name, "-bind", "127.0.0.1", "-client", "127.0.0.1", *ports,
             "-log-level", "warn", "-config-file", "consul.json",
         ]  # fmt: skip
 
     def ports(self) -> list[int]:
         return [self.port]
 
+    @property
+    def lan_port(self) -> int:
+        """Where others join it."""
+        return self._others[3]
+
     def wait_ready(self) -> None:
         super().wait_ready()
+        if len(self.join) + 1 < self.of:
+            return  # no leader before all are there
+        self.wait_leader()
+
+    def wait_leader(self) -> None:
+        """Until it knows one, and of the nodes."""
         if not wait_until(self._leads, LEADER_LIMIT_S, self.pid):
             raise PeerFailedError(f"consul has no leader:\n{self.output()[-2000:]}")
+
+    def is_leader(self) -> bool:
+        """Whether it is the leader of those that it elects with."""
+        return bool(self.ask("GET", "/v1/status/leader") == f"127.0.0.1:{self._others[2]}")
 
     def _leads(self) -> bool:
         try:

@@ -97,7 +97,8 @@ class GrpcServer(Peer):
 def calls(port: int, *asked: dict) -> list[dict]:
     """What grpcio's client gets from each call, one after the other on one channel."""
     done = subprocess.run(
-        [sys.executable, "-c", CALLS, str(port), json.dumps(asked)], env=peer_environment(), capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", CALLS, str(port), json.dumps(asked)],
+        env=peer_environment(), capture_output=True, text=True, timeout=60, check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

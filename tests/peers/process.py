@@ -51,6 +51,7 @@ class Peer:
     """A started process. Subclasses say `command()` and, before that, write their files into `directory`."""
 
     stop_signal = signal.SIGTERM
+    start_limit_s = START_LIMIT_S
     name = "peer"
 
     def __init__(self, directory: Path, cpus: set[int] | None = None) -> None:

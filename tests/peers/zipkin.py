@@ -51,6 +51,7 @@ class Zipkin(Peer):
     """One server with its storage in memory; `traces` asks for what it has."""
 
     name = "zipkin"
+    start_limit_s = 120.0  # its virtual machine takes 10 s of a free processor
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

@@ -137,7 +137,8 @@ def test_a_waiting_filter_holds_its_request_and_no_other(filtered: tuple[Node, i
         assert ask(port, get("/open")).status == 200
         assert held.answer("POST").status == 200
 
-    assert {request.target: len(request.body) for request in (origin.next_request(), origin.next_request())} == {"/open": 0, "/hold": 300_000}
+    requests = [origin.next_request(), origin.next_request()]
+    assert {request.target: len(request.body) for request in requests} == {"/open": 0, "/hold": 300_000}
 
 
 def test_a_client_may_leave_while_a_filter_waits(filtered: tuple[Node, int, Origin]) -> None:

@@ -143,7 +143,7 @@ def test_grpc_web_in_text(mesh: Mesh, cut: int | None) -> None:
         for at in range(0, len(sent), cut or len(sent)):
             client.send(sent[at : at + (cut or len(sent))])
         answer = client.answer()
-    assert dict((name.lower(), value) for name, value in answer.headers)["content-type"] == "application/grpc-web-text+proto"
+    assert {name.lower(): value for name, value in answer.headers}["content-type"] == "application/grpc-web-text+proto"
     decoded = b"".join(base64.b64decode(answer.body[at : at + 4]) for at in range(0, len(answer.body), 4))
     assert decoded.startswith(message(b"abcdabcd") + b"\x80")
     assert b"grpc-status:0\r\n" in decoded
@@ -160,7 +160,8 @@ def test_bad_base64_is_a_bad_request(mesh: Mesh) -> None:
 def test_a_http1_client_reads_the_status_in_the_head(mesh: Mesh) -> None:
     status, headers, body = raw_call(mesh.port, "/test.Echo/Unary", "Content-Type: application/grpc", "TE: trailers", body=message(b"ab"))
     assert (status, headers["grpc-status"], headers["content-length"], body) == (200, "0", "9", message(b"abab"))
-    status, headers, _ = raw_call(mesh.port, "/test.Echo/Fail", "Content-Type: application/grpc", "TE: trailers", body=message(b"5 nothing here"))
+    body = message(b"5 nothing here")
+    status, headers, _ = raw_call(mesh.port, "/test.Echo/Fail", "Content-Type: application/grpc", "TE: trailers", body=body)
     assert headers["grpc-status"] == "5"
 
 

@@ -1,4 +1,4 @@
-"""gRPC beside a real Envoy, both on one configuration: the endpoint must see the same call, the client the same answer, the log say the same.
+"""gRPC beside a real Envoy, both on one configuration: endpoints must see the same call, clients the same answer, logs say the same.
 
 Allowed differences are those of `test_differential` and the ones named at `without_quirks`.
 """
@@ -105,8 +105,9 @@ def calls() -> dict[str, Call]:
         found[f"retry {word} of another"] = Call(f"/retry-{word}.S/Only5")
         found[f"retry {word} too late"] = Call(f"/retry-{word}.S/Late{code}")
         found[f"retry {word} by header"] = Call(f"/echo.S/Only{code}", (GRPC, TE, ("x-envoy-retry-grpc-on", word)))
-    found["retry by header, often"] = Call("/echo.S/Only14", (GRPC, TE, ("x-envoy-retry-grpc-on", "unavailable"), ("x-envoy-max-retries", "3")))
-    found["retry by both headers"] = Call("/echo.S/Reset", (GRPC, TE, ("x-envoy-retry-grpc-on", "unavailable"), ("x-envoy-retry-on", "reset")))
+    unavailable = (GRPC, TE, ("x-envoy-retry-grpc-on", "unavailable"))
+    found["retry by header, often"] = Call("/echo.S/Only14", (*unavailable, ("x-envoy-max-retries", "3")))
+    found["retry by both headers"] = Call("/echo.S/Reset", (*unavailable, ("x-envoy-retry-on", "reset")))
     found["retry 5xx"] = Call("/retry-5xx.S/Only14")
     found["retry 5xx by status"] = Call("/retry-5xx.S/Status503")
     found["retry refused"] = Call("/retry-refused-stream.S/Refuse")
@@ -254,7 +255,8 @@ def standing(directory: Path, on_envoy: bool) -> Iterator[Proxy]:
             listener["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["validate_clusters"] = False
             listeners.append(listener)
         clusters = [
-            bootstrap.cluster("origin", origin.port, **http2()), bootstrap.cluster("dead", dead, **http2()), bootstrap.cluster("nobody", **http2()),
+            bootstrap.cluster("origin", origin.port, **http2()), bootstrap.cluster("dead", dead, **http2()),
+            bootstrap.cluster("nobody", **http2()),
             bootstrap.cluster("full", origin.port, **http2(), circuit_breakers={"thresholds": [{"max_requests": 0}]}),
         ]  # fmt: skip
         config = bootstrap.bootstrap(listeners, clusters, admin)

@@ -113,6 +113,64 @@ def test_a_refused_stream_is_asked_for_again(mesh: Mesh) -> None:
     assert [seen.get().header(":method"), seen.get().header(":method")] == ["POST", "POST"]
 
 
+def test_a_short_body_goes_again_with_its_request(mesh: Mesh) -> None:
+    """Nobody configured retries, and the endpoint had all of it."""
+    place, seen = mesh.take(), Seen()
+    place.runs(refusing(1, REFUSED_STREAM, seen))
+    assert place.ask(method="POST", body=b"short").body == b"ok"
+    assert [seen.get().body, seen.get().body] == [b"short", b"short"]
+
+
+def test_a_short_body_that_is_still_coming_goes_again(mesh: Mesh) -> None:
+    place, pieces = mesh.take(), Seen()
+
+    def script(peer: Http2Server) -> None:
+        peer.accept()
+        stream = peer.of_type(HEADERS).stream
+        pieces.put(peer.of_type(DATA, stream).payload)
+        peer.send(frame(RST_STREAM, 0, stream, struct.pack(">I", REFUSED_STREAM)))
+        stream = peer.of_type(HEADERS).stream
+        pieces.put(peer.of_type(DATA, stream).payload)
+        pieces.put(peer.of_type(DATA, stream).payload)
+        peer.respond(stream, b"ok")
+
+    place.runs(script)
+    with Http2Client(place.port) as client:
+        client.request(1, method="POST", path=f"/{place.name}/", body=b"first,", ends=False)
+        assert [pieces.get(), pieces.get()] == [b"first,", b"first,"]
+        client.send(frame(DATA, END_STREAM, 1, b"last"))
+        assert client.message(1).body == b"ok"
+    assert pieces.get() == b"last"
+
+
+def test_what_a_goaway_leaves_out_is_asked_for_on_another_connection(mesh: Mesh) -> None:
+    place, seen = mesh.take(), Seen()
+    leaving = [True]
+
+    def script(peer: Http2Server) -> None:
+        peer.accept()
+        message = peer.message()
+        seen.put(message)
+        if leaving.pop():
+            leaving.append(False)
+            peer.send(frame(GOAWAY, 0, 0, struct.pack(">II", 0, NO_ERROR)))
+            with contextlib.suppress(ClosedError):
+                peer.message()
+        else:
+            peer.respond(message.stream, b"ok")
+
+    place.runs(script)
+    assert place.ask(method="POST", body=b"short").body == b"ok"
+    assert [seen.get().body, seen.get().body] == [b"short", b"short"]
+
+
+def test_a_long_body_that_went_does_not_go_again(mesh: Mesh) -> None:
+    place, seen = mesh.take(), Seen()
+    place.runs(refusing(1, REFUSED_STREAM, seen))
+    assert place.ask("long", method="POST", body=b"x" * 20000).status == 503
+    assert place.logged("long") == ["503", "UR", "upstream_reset_before_response_started{remote_refused_stream_reset}"]
+
+
 def test_but_not_for_ever(mesh: Mesh) -> None:
     place = mesh.take()
     place.runs(refusing(2, REFUSED_STREAM, Seen()))

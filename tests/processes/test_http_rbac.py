@@ -39,7 +39,8 @@ def filters(port: int) -> list[dict[str, Any]]:
         "host": {"permissions": [header(":authority", string_match={"prefix": "bad."})], "principals": ANY},
         "header there": {"permissions": [header("x-bad", present_match=True)], "principals": ANY},
         "header missing": {
-            "permissions": [{"and_rules": {"rules": [path(prefix="/signed"), header("x-signature", present_match=False)]}}], "principals": ANY,
+            "permissions": [{"and_rules": {"rules": [path(prefix="/signed"), header("x-signature", present_match=False)]}}],
+            "principals": ANY,
         },
         "number": {"permissions": [header("x-level", range_match={"start": 5, "end": 10})], "principals": ANY},
         "who says so": {"permissions": [path(prefix="/who")], "principals": [header("x-user", string_match={"exact": "eve"})]},

@@ -55,7 +55,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     ports = dict(zip(names, chosen, strict=True))
     certificate, key = Authority().issue("a.test").write(directory, "server")
     files = [{"certificate_chain": {"filename": str(certificate)}, "private_key": {"filename": str(key)}}]
-    context = {"@type": f"{TYPES}.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": {"tls_certificates": files}}
+    kind = f"{TYPES}.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    context = {"@type": kind, "common_tls_context": {"tls_certificates": files}}
     policy = {"permissions": [{"any": True}], "principals": [{"any": True}]}
     denies = network_filter("rbac", "RBAC", stat_prefix="rbac", rules={"action": "DENY", "policies": {"everybody": policy}})
     elsewhere = {"source_prefix_ranges": [{"address_prefix": "192.0.2.0", "prefix_len": 24}]}

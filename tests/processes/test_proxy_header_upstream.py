@@ -46,7 +46,8 @@ class Mesh:
     def __init__(self, directory: Path, clusters: list[Json], listener_filters: list[Json] | None = None) -> None:
         self.port, self.admin = free_ports(2)
         routes = [bootstrap.route(f"/{cluster['name']}", cluster["name"]) for cluster in clusters]
-        listener = bootstrap.http_listener("http", self.port, [bootstrap.virtual_host(routes)]) | {"listener_filters": listener_filters or []}
+        listener = bootstrap.http_listener("http", self.port, [bootstrap.virtual_host(routes)])
+        listener["listener_filters"] = listener_filters or []
         config = bootstrap.bootstrap([listener], clusters, self.admin)
         self.peer: Peer = Envoy(directory, config, [self.port, self.admin]) if ON_ENVOY else Node(directory, config)
 
@@ -197,9 +198,10 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ProxiedSe
 
 @pytest.mark.parametrize("version", ["V1", "V2"])
 def test_real_servers_know_the_client(mesh: Any, server: ProxiedServer, version: str) -> None:
+    by_alpn = {"common_tls_context": {"alpn_protocols": ["h2"]}}
     proxy = mesh(
         telling("plain", server.port, version), telling("tls", server.tls_port, version, TLS),
-        telling("h2", server.tls_port, version, TLS | {"typed_config": TLS["typed_config"] | {"common_tls_context": {"alpn_protocols": ["h2"]}}}, HTTP2),
+        telling("h2", server.tls_port, version, TLS | {"typed_config": TLS["typed_config"] | by_alpn}, HTTP2),
         telling("auto", server.tls_port, version, TLS, AUTO),
     )  # fmt: skip
     clients = [proxy.client() for _ in range(3)]

@@ -70,10 +70,10 @@ def test_labels_of_each_kind_of_resource(region: Region) -> None:
     assert list(dns.blocks) == ["cluster"]
     assert list(answer.blocks) == ["host:10.0.0.1:3"]
     assert list(table.blocks) == ["vhost:v"]
-    assert list(front.blocks) == ["listener", "http2", "http:in", "http:in2", "log:0:0", "log:1:0"]
+    assert list(front.blocks) == ["listener", "http1", "http2", "http:in", "http:in2", "log:0:0", "log:1:0"]
     assert [row[:2] for row in allocator.rows()] == [
         ("SERVER", ""), ("CLUSTER", "alt"), ("HOST", "a/10.0.0.1:1"), ("HOST", "a/10.0.0.1:2"), ("CLUSTER", "d"), ("HOST", "d/10.0.0.1:3"),
-        ("VHOST", "v"), ("LISTENER", "127.0.0.1_80"), ("HTTP2", ""), ("HTTP", "in"), ("HTTP", "in2"),
+        ("VHOST", "v"), ("LISTENER", "127.0.0.1_80"), ("HTTP1", ""), ("HTTP2", ""), ("HTTP", "in"), ("HTTP", "in2"),
     ]
 
 

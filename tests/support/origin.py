@@ -64,7 +64,8 @@ def answer(data: bytes) -> Script:
 
 
 class Origin:
-    """Listens on a free port of `host`; a thread for each connection runs `script` for each request and keeps what came in `seen`.
+    """Listens on `port` of `host`, a free one unless it is given; a thread for each connection runs `script` for each request and keeps
+    what came in `seen`.
 
     With `raw`, the script has the connection from its first byte: `script(connection)`; nothing is read for it.
     """
@@ -76,6 +77,7 @@ class Origin:
         raw: Callable[[Connection], None] | None = None,
         send_buffer: int = 0,
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.script = script or answer(OK)
         self.raw = raw
@@ -85,7 +87,7 @@ class Origin:
         self._send_buffer = send_buffer
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server((host, 0), backlog=512)
+        self._listener = socket.create_server((host, port), backlog=512)
         self.port: int = self._listener.getsockname()[1]
         self._accepting = threading.Thread(target=self._accept, name="origin", daemon=True)
 

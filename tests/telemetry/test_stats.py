@@ -31,7 +31,7 @@ def test_a_reading_sums_the_workers() -> None:
     reading = MetricReader(mesh.region).read(mesh.rows())
 
     assert [(each.kind, each.thing) for each in reading.blocks] == [
-        (SERVER, ""), (CLUSTER, "a"), (CLUSTER, "b"), (BlockKind.LISTENER, "127.0.0.1_8080"), (BlockKind.HTTP2, ""),
+        (SERVER, ""), (CLUSTER, "a"), (CLUSTER, "b"), (BlockKind.LISTENER, "127.0.0.1_8080"), (BlockKind.HTTP1, ""), (BlockKind.HTTP2, ""),
         (HTTP, "in"),
     ]  # fmt: skip
     assert value(reading, CLUSTER, "a", "upstream_rq_total") == 12

@@ -7,10 +7,10 @@ from ipaddress import ip_address
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from meshproxy.workers.chain_match import try_choice
 
 from meshproxy.model import ChainMatch
 from meshproxy.model.chain_match import overlap
-from meshproxy.workers.chain_match import try_choice
 from tests.oracles.chain_match import Connection, Place, choose
 
 repeatable = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from meshproxy.workers.chain_match import try_choice
 
 from meshproxy.model import ChainMatch
 from meshproxy.model.chain_match import overlap
-from meshproxy.workers.chain_match import try_choice
 from tests.corpus import hellos
 from tests.oracles.chain_match import Connection, Place
 from tests.peers import bootstrap

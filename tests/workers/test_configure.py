@@ -116,7 +116,9 @@ def test_a_newborn_does_without_what_a_control_plane_brought_and_it_cannot_take(
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(5), 3)))
-def test_whatever_the_order_things_are_found_once_they_are_there(node: tuple[Configuration, BlockAllocator], order: tuple[int, ...]) -> None:
+def test_whatever_the_order_things_are_found_once_they_are_there(
+    node: tuple[Configuration, BlockAllocator], order: tuple[int, ...]
+) -> None:
     """A listener before its routes, endpoints of no cluster, a cluster removed twice."""
     configuration, _ = node
     steps = [

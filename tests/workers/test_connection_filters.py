@@ -10,7 +10,6 @@ import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from meshproxy.proxy.rbac import finds_policy
 from meshproxy.workers.accept import take_connection
 from meshproxy.workers.connection_filters import connection_filters, try_bucket
 from meshproxy.workers.listener import Chain, Listener
@@ -18,6 +17,7 @@ from meshproxy.workers.loop import Loop
 
 from meshproxy.model import ConnectionLimit, FilterChain, Policy, RbacRules, Rule
 from meshproxy.model.route import StringMatch
+from meshproxy.proxy.rbac import finds_policy
 from meshproxy.scoreboard.region import Region
 from tests.oracles import rbac
 from tests.oracles.rbac import Connection, Peer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-
 from meshproxy.workers.loop import try_wheel
 
 START_MS = 1_000_000
@@ -46,7 +45,8 @@ def test_who_sleeps_until_it_says_so_misses_nothing(deadlines_ms: list[int]) -> 
 def test_every_distance_is_reached() -> None:
     """Each power of two of ticks and its neighbours, from a time that is aligned to all levels and from one that is to none."""
     for start_ms in (4 * (1 << 24), 4 * (1 << 24) + 4 * 65_537):
-        distances = [4 * ((1 << power) + off) for power in range(1, 24) for off in (-257, -256, -255, -1, 0, 1, 255, 256) if (1 << power) + off > 0]
+        near = (-257, -256, -255, -1, 0, 1, 255, 256)
+        distances = [4 * ((1 << power) + off) for power in range(1, 24) for off in near if (1 << power) + off > 0]
         for distance_ms in distances:
             deadline_ms = start_ms + distance_ms
             looks_ms = [start_ms + part * distance_ms // 8 for part in range(8)] + [deadline_ms]

@@ -14,12 +14,12 @@ from typing import Self
 
 import gevent
 from meshproxy.workers.loop import Loop
-from meshproxy.workers.tls_context import SessionStore, TlsContext, client_context, server_context
-from meshproxy.workers.tls_ticket_keys import TicketKeys
-from meshproxy.workers.tls_try import End
 
 from meshproxy.model import Certificate, DownstreamTls, TrustedCa, UpstreamTls
 from meshproxy.scoreboard.region import Region
+from meshproxy.workers.tls_context import SessionStore, TlsContext, client_context, server_context
+from meshproxy.workers.tls_ticket_keys import TicketKeys
+from meshproxy.workers.tls_try import End
 from tests.support.certificates import Authority, Issued
 
 MOST_TURNS = 2000

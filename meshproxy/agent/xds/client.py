@@ -52,30 +52,30 @@ class PlaneState(msgspec.Struct, frozen=True, kw_only=True):
 class Subscription:
     """An interest in one kind of one source."""
 
-    def __init__(self, link: Link, type_url: str, watch: Watch, ended: Callable[[Link], None]) -> None:
-        self._link = link
+    def __init__(self, link: Link, type_url: str, watch: Watch, ended: Callable[[Subscription], None]) -> None:
+        self.link = link
         self._type_url = type_url
         self._ended = ended
         self.watch = watch
 
     def set_names(self, names: set[str]) -> None:
         """These from now on."""
-        self._link.stream.set_names(self._type_url, self.watch, names, monotonic_s())
-        self._link.flush()
+        self.link.stream.set_names(self._type_url, self.watch, names, monotonic_s())
+        self.link.flush()
 
     def cancel(self) -> None:
         """Nothing is told any more."""
-        self._link.stream.cancel(self._type_url, self.watch)
-        self._link.flush()
-        self._ended(self._link)
+        self.link.stream.cancel(self._type_url, self.watch)
+        self.link.flush()
+        self._ended(self)
 
     def pause(self) -> None:
         """Hold back requests of this kind, answers too: the control plane sends no more of it meanwhile. Each needs its `resume`."""
-        self._link.stream.pause(self._type_url)
+        self.link.stream.pause(self._type_url)
 
     def resume(self) -> None:
-        self._link.stream.resume(self._type_url)
-        self._link.flush()
+        self.link.stream.resume(self._type_url)
+        self.link.flush()
 
 
 class XdsClient:
@@ -84,8 +84,8 @@ class XdsClient:
     def __init__(
         self, dynamic: Dynamic, node: Node, view: NodeView, lookup: Resolve, journal: Journal, chance: Callable[[], float] = random.random
     ) -> None:
-        self.dynamic = dynamic
-        """What `ads` means; whoever changes it subscribes again."""
+        self._dynamic = dynamic
+        self._subscriptions: set[Subscription] = set()
         self._node = node_message(node)
         self._journal = journal
         self._links: dict[tuple[str, ConfigSource], Link] = {}
@@ -112,7 +112,33 @@ class XdsClient:
         watch.on_missing, watch.on_failed = on_missing, on_failed
         link.stream.watch(type_url, watch, monotonic_s(), known or {})
         link.flush()
-        return Subscription(link, type_url, watch, self._left)
+        made = Subscription(link, type_url, watch, self._left)
+        self._subscriptions.add(made)
+        return made
+
+    @property
+    def dynamic(self) -> Dynamic:
+        """What `ads` means. When another stream is set here, what is subscribed by `ads` is asked of that from then on."""
+        return self._dynamic
+
+    @dynamic.setter
+    def dynamic(self, dynamic: Dynamic) -> None:
+        before, self._dynamic = self._dynamic.ads, dynamic
+        if dynamic.ads == before or before is None:
+            return
+        old = self._links.pop(("", before), None)
+        if old is None:
+            return
+        old.close()
+        if dynamic.ads is None:
+            return  # what was subscribed there is cancelled by those who knew it
+        new = self._links[("", dynamic.ads)] = self._made("", dynamic.ads)
+        for subscription in self._subscriptions:
+            if subscription.link is old:
+                subscription.link = new
+        for type_url, watch in old.stream.watches():
+            new.stream.watch(type_url, watch, monotonic_s())
+        new.starting = gevent.spawn(new.start)
 
     def close(self) -> None:
         """All of it ends."""
@@ -183,9 +209,9 @@ class XdsClient:
     def _link(self, type_url: str, source: ConfigSource) -> Link:
         aggregated = source.kind == "ads"
         if aggregated:
-            if self.dynamic.ads is None:
+            if self._dynamic.ads is None:
                 raise ConfigError([Problem('"ads" is asked and there is no aggregated stream. Add dynamic_resources.ads_config.')])
-            source = self.dynamic.ads
+            source = self._dynamic.ads
         key = ("" if aggregated else type_url, source)
         link = self._links.get(key)
         if link is None:
@@ -214,10 +240,12 @@ class XdsClient:
     def _stream(self, delta: bool, source: ConfigSource) -> XdsStream:
         return (DeltaStream if delta else SotwStream)(self._node, source.first_node_only, self._journal.warning)
 
-    def _left(self, link: Link) -> None:
-        """A subscription ended. A stream of one kind ends with its last; the aggregated one stays."""
+    def _left(self, subscription: Subscription) -> None:
+        """It ended. A stream of one kind ends with its last; the aggregated one stays."""
+        self._subscriptions.discard(subscription)
+        link = subscription.link
         for key, each in list(self._links.items()):
-            if each is link and link.stream.is_idle and (key[0] or self.dynamic.ads != link.config):
+            if each is link and link.stream.is_idle and key[0]:
                 del self._links[key]
                 link.close()
 

@@ -135,6 +135,9 @@ def cluster(message: Any, path: Path, translation: Translation) -> Cluster:
         translation.error((path, "eds_cluster_config"), "the cluster does not have type EDS. Set type: EDS, or remove it.")
     elif "load_assignment" in given:
         settings["endpoints"] = endpoints(given["load_assignment"], (path, "load_assignment"), translation, discovery)
+    if word == "LOGICAL_DNS" and len(settings.get("endpoints", ())) != 1 and not translation.problems.refused:
+        wrong = f"a LOGICAL_DNS cluster has one endpoint, and {len(settings.get('endpoints', ()))} are given. Give one, or use STRICT_DNS."
+        translation.error((path, "load_assignment"), wrong)
     if "connect_timeout" in given:
         settings["connect_timeout_s"] = seconds(given["connect_timeout"])
     if "per_connection_buffer_limit_bytes" in given:

@@ -16,7 +16,7 @@ from meshproxy.config.envoy.messages import MessageTypes
 from meshproxy.config.envoy.reader import Reader
 from meshproxy.config.envoy.translation import Translation
 from meshproxy.config.launch import LaunchOptions, options_in
-from meshproxy.config.load import Loaded, collector_off, refuse_control_planes
+from meshproxy.config.load import Loaded, collector_off
 from meshproxy.config.problems import Place, Problems
 from meshproxy.errors import ConfigError, Problem
 from meshproxy.model import Snapshot, StatsTag
@@ -62,7 +62,6 @@ def _load(path: str, options: LaunchOptions) -> Loaded:
     if options.zone:
         message.node.locality.zone = options.zone
     snapshot = bootstrap.bootstrap(message, whole, Translation(problems, bootstrap.TABLE, types))
-    refuse_control_planes(problems)
     if problems.refused:
         raise ConfigError(problems.errors())
     return Loaded(_with_process(snapshot, options), problems.warnings(), "envoy")

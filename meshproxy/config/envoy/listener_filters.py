@@ -22,9 +22,10 @@ TAKES: Table = {
         later="filter_disabled",
     ),
     TLS_INSPECTOR: takes(
-        "enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size",
+        "enable_ja3_fingerprinting enable_ja4_fingerprinting",
         only={"close_connection_on_client_hello_parsing_errors": (False,), "max_client_hello_size": (16384,)},
         later="max_client_hello_size",
+        initial_read_buffer_size="!has no effect: all that has come is looked at, in one buffer for all connections",
     ),
     HTTP_INSPECTOR: takes(),
     PROXY_PROTOCOL: takes(
@@ -56,7 +57,6 @@ def _tls_inspector(given: dict[str, Any], path: Path, translation: Translation) 
     return TlsInspector(
         ja3="enable_ja3_fingerprinting" in given and given["enable_ja3_fingerprinting"].value,
         ja4="enable_ja4_fingerprinting" in given and given["enable_ja4_fingerprinting"].value,
-        initial_read_bytes=given["initial_read_buffer_size"].value if "initial_read_buffer_size" in given else 0,
     )
 
 

@@ -96,7 +96,7 @@ def secret(message: Any, path: Path, translation: Translation, origin: Origin) -
                 return Named(field, ticket_keys(given[field], place, translation, origin))
             made = validation_context(given[field], place, translation, origin)
             if made != PeerValidation(trusted_ca=made.trusted_ca):
-                translation.problems.secrets.has_rules(made.trusted_ca)
+                translation.problems.secrets.has_rules(made.trusted_ca, made)
             return Named(field, made.trusted_ca, made)
     translation.error(path, f'secret "{given["name"]}" has nothing in it. Add one of {", ".join(_KINDS)}.')
     return None
@@ -300,4 +300,7 @@ def read_again(secret: Secret) -> Secret:
     made = problems.secrets.get(found.name)
     if made is None or type(made.value) is not type(secret.value):
         raise Unreadable(f'"{file}": secret "{name}" has become one of another kind. Make it what it was, or reload.')
+    if made.rules_digest != secret.rules_digest:
+        # They are in the listeners and clusters that name it; a CA with another's names and pins is neither the old context nor the new.
+        raise Unreadable(f'"{file}": secret "{name}" demands other names, pins or checks than before. Reload to have them.')
     return msgspec.structs.replace(made, name=secret.name)

@@ -43,7 +43,6 @@ def listener_filter(item: ListenerFilter) -> Data:
         data: Data = {}
         put(data, "enable_ja3_fingerprinting", item.ja3)
         put(data, "enable_ja4_fingerprinting", item.ja4)
-        put(data, "initial_read_buffer_size", item.initial_read_bytes)
         return _filter("listener", "tls_inspector.v3.TlsInspector", data)
     if isinstance(item, ProxyProtocol):
         return _filter("listener", "proxy_protocol.v3.ProxyProtocol", _proxy_protocol(item))

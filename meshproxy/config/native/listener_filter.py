@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshproxy.config.native.kinds import Definitions, Flag, ListOf, Size, Text, Whole
+from meshproxy.config.native.kinds import Definitions, Flag, ListOf, Text, Whole
 from meshproxy.config.native.rows import WRONG, Row, Section, Values
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import HttpInspector, OriginalDst, ProxyProtocol, TlsInspector
@@ -32,7 +32,6 @@ TLS_INSPECTOR = Section(
     (
         Row("ja3", Flag(), "Make JA3 fingerprints of clients."),
         Row("ja4", Flag(), "Make JA4 fingerprints of clients."),
-        Row("initial_read", Size(256, 65536, zero="all"), "How much is looked at first.", "initial_read_bytes"),
     ),
     TlsInspector,
     help="Finds TLS, the name and the protocols asked for, without decryption.",

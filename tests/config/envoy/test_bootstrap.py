@@ -82,6 +82,14 @@ def test_route_configurations_of_one_name_are_told_apart() -> None:
     assert [item.chains[0].terminal.route_table for item in snapshot.listeners] == ["r", "b/r"]
 
 
+def test_a_size_without_an_effect_is_told() -> None:
+    inspector = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
+    filters = [{"name": "tls", "typed_config": {"@type": inspector, "initial_read_buffer_size": 512}}]
+    loaded = load_text(json.dumps(changed({f"{LISTENER}.listener_filters": filters})), {})
+
+    assert [problem.path.rpartition(".")[2] for problem in loaded.warnings] == ["initial_read_buffer_size"]
+
+
 def test_ignored_but_told() -> None:
     data = changed({"layered_runtime": {"layers": [{"name": "s", "static_layer": {"a": 1}}]}})
     data["admin"] = {"address": {"socket_address": {"address": "0.0.0.0", "port_value": 9901}}}

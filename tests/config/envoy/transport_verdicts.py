@@ -175,7 +175,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         ("original_dst.v3.OriginalDst", {}),
         (
             "tls_inspector.v3.TlsInspector",
-            {"enable_ja3_fingerprinting": True, "enable_ja4_fingerprinting": True, "initial_read_buffer_size": 512},
+            {"enable_ja3_fingerprinting": True, "enable_ja4_fingerprinting": True},
         ),
         ("http_inspector.v3.HttpInspector", {}),
     ),
@@ -371,8 +371,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "SDS by gRPC": (
         downstream({"tls_certificate_sds_secret_configs": [{"name": "x", "sds_config": {"ads": {}, "resource_api_version": "V3"}}]}),
-        "sds_config.ads",
-        "not supported yet",
+        "sds_config",
+        "Add dynamic_resources.ads_config",
     ),
     "SDS file that is not there": (
         downstream(
@@ -444,7 +444,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
                          "permissions[0].metadata", "not supported yet"),
     "rbac with a condition": (http_rbac(condition={"const_expr": {"bool_value": True}}), "policies.p.condition", "not supported yet"),
     "rbac by a matcher": (
-        http_filter("rbac.v3.RBAC", matcher={"on_no_match": {"action": {"name": "a", "typed_config": any_of("envoy.config.rbac.v3.RBAC")}}}),
+        http_filter(
+            "rbac.v3.RBAC", matcher={"on_no_match": {"action": {"name": "a", "typed_config": any_of("envoy.config.rbac.v3.RBAC")}}},
+        ),
         "matcher", "not supported yet",
     ),
     "rbac ports": (

@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "statsd cluster": (_sink("envoy.config.metrics.v3.StatsdSink", tcp_cluster_name="nope"), "tcp_cluster_name", "not defined"),
     "statsd without a node": (_sink("envoy.config.metrics.v3.StatsdSink", tcp_cluster_name="web"), "stats_sinks[0]", "Set node.id"),
     "sink": (_sink("envoy.config.metrics.v3.HystrixSink", num_buckets=5), "stats_sinks[0]", "HystrixSink is not supported yet"),
-    "EDS": ({f"{CLUSTER}.type": "EDS", f"{CLUSTER}.load_assignment": REMOVE}, "clusters[0].type", "EDS is not supported yet"),
+    "EDS": ({f"{CLUSTER}.type": "EDS", f"{CLUSTER}.load_assignment": REMOVE}, "clusters[0]", "eds"),
     "ring hash": ({f"{CLUSTER}.lb_policy": "RING_HASH"}, "lb_policy", "RING_HASH is not supported yet"),
     "ring hash by policy": (_policy("ring_hash.v3.RingHash"), "typed_config", "RingHash is not supported yet"),
     "health checks": (
@@ -252,11 +252,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "rds": (
         {f"{MANAGER}.route_config": REMOVE, f"{MANAGER}.rds": {"config_source": {"ads": {}}, "route_config_name": "r"}},
         "rds",
-        "not supported yet",
+        "Add dynamic_resources.ads_config",
     ),
     "tracing": ({f"{MANAGER}.tracing": {"verbose": True}}, "tracing.verbose", "not supported yet"),
     "mirror": ({f"{ROUTE}.route.request_mirror_policies": [{"cluster": "web"}]}, "request_mirror_policies", "not supported yet"),
-    "xds": ({"dynamic_resources": {"ads_config": {"api_type": "GRPC"}}}, "dynamic_resources.ads_config", "not supported yet"),
+    "xds": ({"dynamic_resources": {"ads_config": {"api_type": "GRPC"}}}, "dynamic_resources.ads_config", "grpc_services"),
     "compat": ({f"{LISTENER}.address.socket_address.ipv4_compat": True}, "ipv4_compat", "IPv4 too"),
 }
 

@@ -400,7 +400,8 @@ def test_http2_and_grpc() -> None:
 
 def test_who_may_do_what_over_http() -> None:
     who = [{"headers": {"X-A": "b", "x-c": True}}, {"not": {"remote_ip": "10.0.0.0/8"}}, {"methods": ["GET", "PUT"]}]
-    made = listener(to="a", filters=[{"rbac": {"rules": {"policies": {"p": {"may": {"path": {"prefix": "/x"}}, "who": who}}}, "stat_prefix": "s"}}])
+    rules = {"policies": {"p": {"may": {"path": {"prefix": "/x"}}, "who": who}}}
+    made = listener(to="a", filters=[{"rbac": {"rules": rules, "stat_prefix": "s"}}])
 
     a = Rule(kind="header", header=HeaderMatch(name="x-a", string=StringMatch("exact", "b")))
     c = Rule(kind="header", header=HeaderMatch(name="x-c", present=True))

@@ -11,11 +11,9 @@ import pytest
 from meshproxy.config import document
 from meshproxy.config.envoy import bootstrap
 from meshproxy.config.envoy.write import to_data as to_envoy
-from meshproxy.config.load import load_text
 from meshproxy.config.native import read as native
 from meshproxy.config.native import write
 from meshproxy.config.problems import Problems
-from meshproxy.errors import ConfigError
 from meshproxy.model import Cluster, ConfigSource, Dynamic, EdsSource, Endpoint, GrpcService, Snapshot, SocketAddress
 
 NODE = "node: {id: n, cluster: c}\n"
@@ -177,12 +175,6 @@ def test_refused(name: str) -> None:
 
 def test_a_control_plane_wants_to_know_who_asks() -> None:
     assert "Set both under node" in str(read("xds: 10.0.0.1:1")[1].errors()[0])
-
-
-@pytest.mark.parametrize("text", ["xds: 10.0.0.1:1", "listeners: [{address: '127.0.0.1:1', rds: r}]", "secrets: {a: {sds: b}}"])
-def test_not_in_a_node_yet(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not supported yet"):
-        load_text(NODE + text, {})
 
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "howto" / "xds.md"
