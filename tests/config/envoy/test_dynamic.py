@@ -129,7 +129,8 @@ LATER: dict[str, tuple[str, dict[str, Any], str]] = {
         "filter_chains.filters.typed_config.tracing.verbose: true is not in force",
     ),
     "tracer": (
-        LISTENER, a_listener(a_manager(tracing={"provider": {"name": "t", "typed_config": {"@type": OPEN_TELEMETRY, "grpc_service": {}}}})),
+        LISTENER, a_listener(a_manager(tracing={"provider": {"name": "t", "typed_config": {
+            "@type": OPEN_TELEMETRY, "grpc_service": {"google_grpc": {"target_uri": "127.0.0.1:1", "stat_prefix": "g"}}}}})),
         "filter_chains.filters.typed_config.tracing.provider.typed_config.grpc_service is not in force",
     ),
     "request ids": (
