@@ -9,12 +9,11 @@ from meshproxy.config import rules
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.headers import request_headers
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
+from meshproxy.config.envoy.write_tracing import OTEL, ZIPKIN
 from meshproxy.config.problems import Path
 from meshproxy.model import CustomTag, Decorator, RouteTracing, Tracing
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing"
-ZIPKIN = "envoy.config.trace.v3.ZipkinConfig"
-OTEL = "envoy.config.trace.v3.OpenTelemetryConfig"
 _TAG = "envoy.type.tracing.v3.CustomTag"
 _PERCENTS = {"client_sampling": "client_percent", "random_sampling": "random_percent", "overall_sampling": "overall_percent"}
 _ENCODINGS = {"HTTP_JSON": "zipkin_json", "HTTP_PROTO": "zipkin_proto"}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from meshproxy.config.envoy.tracing import OTEL, ZIPKIN
 from meshproxy.config.envoy.write_messages import Data, duration, put, typed
 from meshproxy.model import CustomTag, RouteTracing, Tracing
 
+ZIPKIN = "envoy.config.trace.v3.ZipkinConfig"
+OTEL = "envoy.config.trace.v3.OpenTelemetryConfig"
 _PERCENTS = {"client_percent": "client_sampling", "random_percent": "random_sampling", "overall_percent": "overall_sampling"}
 
 
