@@ -34,6 +34,8 @@ class Load:
     workers: int = 1
     filtered: bool = False
     """meshproxy alone, without and with a Python filter."""
+    traced: bool = False
+    """meshproxy alone, without tracing and with all requests traced."""
     unit: str = "request"
     """What the cost is counted for."""
 
@@ -85,6 +87,7 @@ LOADS = {
             "realistic", "100 routes, 10 request headers, access log to a file, statsd", routes=100, realistic=True, headers=REQUEST_HEADERS
         ),
         Load("filter", "2-byte answers through meshproxy, without and with an empty Python filter", filtered=True),
+        Load("tracing", "2-byte answers through meshproxy, without and with a span of each request for Zipkin", traced=True),
         Load("workers", "2-byte answers, two workers against one", workers=2),
         TlsLoad("tls", "2-byte answers over TLS, 64 keep-alive connections"),
         TlsLoad("tls-64k", "64 KiB answers over TLS, 64 keep-alive connections", path="/64k", body_bytes=64 << 10),

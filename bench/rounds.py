@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import grpc, http2, tcp, tls
 from bench.loads import GrpcLoad, Load, TcpLoad, TlsLoad
 from bench.measure import Sample, Seen, sample, wrk
-from bench.stage import Processors, filter_stage, stage
+from bench.stage import Processors, filter_stage, stage, tracing_stage
 from tests.peers.process import Peer
 
 WARM_UP_S = 1
@@ -67,7 +67,9 @@ def _stage(directory: Path, load: Load, names: list[str]) -> AbstractContextMana
         return grpc.stage(directory, load, names)
     if isinstance(load, TlsLoad):
         return tls.stage(directory, load, names)
-    return filter_stage(directory, load) if load.filtered else stage(directory, load, names)
+    if load.filtered or load.traced:
+        return (filter_stage if load.filtered else tracing_stage)(directory, load)
+    return stage(directory, load, names)
 
 
 def run(directory: Path, load: Load, names: list[str], seconds: float, rounds: int, tell: Callable[[str], None]) -> list[Row]:

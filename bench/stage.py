@@ -8,9 +8,11 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.loads import Load
 from tests.peers import bootstrap
+from tests.peers.collector import Collector
 from tests.peers.envoy import Envoy
 from tests.peers.haproxy import Haproxy
 from tests.peers.nginx import Nginx
@@ -43,13 +45,29 @@ def node_of_scene(directory: Path, scene: Scene, cpus: set[int]) -> Node:
 @contextlib.contextmanager
 def filter_stage(directory: Path, load: Load) -> Iterator[dict[str, Peer]]:
     """Two nodes that differ in one filter."""
+    with _variants(directory, load, {"meshproxy": {}, "+ filter": {"filters": [{"python": "bench.empty_filter:Empty"}]}}) as peers:
+        yield peers
+
+
+@contextlib.contextmanager
+def tracing_stage(directory: Path, load: Load) -> Iterator[dict[str, Peer]]:
+    """Two nodes, of which one sends spans to a collector that forgets them; its agent's work counts too."""
+    with Collector("forget", Processors(load).driver) as collector:
+        traced = {"http": {"tracing": {"zipkin": collector.url}}}
+        with _variants(directory, load, {"meshproxy": {}, "+ tracing": traced}) as peers:
+            yield peers
+
+
+@contextlib.contextmanager
+def _variants(directory: Path, load: Load, variants: dict[str, dict[str, Any]]) -> Iterator[dict[str, Peer]]:
+    """A node for each label, with more settings of its listener, and one origin."""
     processors = Processors(load)
     with contextlib.ExitStack() as stack:
         origin = stack.enter_context(Origin(directory / "origin", processors.driver))
         peers: dict[str, Peer] = {}
-        for label, filters in {"meshproxy": [], "+ filter": [{"python": "bench.empty_filter:Empty"}]}.items():
+        for label, settings in variants.items():
             (port,) = free_ports(1)
-            listener = {"name": "in", "address": f"127.0.0.1:{port}", "filters": filters, "routes": [{"prefix": "/", "to": "origin"}]}
+            listener = {"name": "in", "address": f"127.0.0.1:{port}", "routes": [{"prefix": "/", "to": "origin"}], **settings}
             config = {"listeners": [listener], "clusters": {"origin": [f"127.0.0.1:{origin.port}"]}}
             node = Node(directory / label.strip("+ "), config, cpus=processors.proxy)
             node.port = port

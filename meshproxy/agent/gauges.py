@@ -72,11 +72,18 @@ MEANING = {
     "server.secret_updates_rejected": "files of secrets that were bad, so that the secret before stays (counter)",
     "server.days_until_first_cert_expiring": "whole days; of all certificates and CAs; 0 without any",
     "server.access_log_lines_lost": "lines that a file or syslog server did not take (counter)",
-    "server.access_log_records_dropped": "lines that found a worker's ring full (counter)",
+    "server.access_log_records_dropped": "lines and spans that found a worker's ring full (counter)",
     "server.access_log_ring_corrupt": "times that a ring had to be emptied unread (counter)",
     "server.statsd_dropped_lines": "lines given up because the server was away too long (counter)",
     "server.statsd_dropped_datagrams": "datagrams that the kernel refused (counter)",
     "server.statsd_connect_failures": "connections to servers that failed or broke (counter)",
+    "tracing.<zipkin or opentelemetry>.spans_sent": "spans that a collector took (counter)",
+    "tracing.<zipkin or opentelemetry>.spans_dropped": "spans given up: too many waited, or their report was not taken (counter)",
+    "tracing.<zipkin or opentelemetry>.timer_flushed": "times that less than a whole batch was sent because time was up (counter)",
+    "tracing.<zipkin or opentelemetry>.reports_sent": "reports that a collector took (counter)",
+    "tracing.<zipkin or opentelemetry>.reports_dropped": "reports that a collector refused (counter)",
+    "tracing.<zipkin or opentelemetry>.reports_failed": "reports without an answer (counter)",
+    "tracing.<zipkin or opentelemetry>.reports_skipped_no_cluster": "reports for which no collector was known (counter)",
 }
 """What the agent adds to the metrics that workers count; the reference page is made from it."""
 

@@ -28,6 +28,7 @@ from meshproxy.agent.metrics import AgentMetrics
 from meshproxy.agent.registering import Registering
 from meshproxy.agent.resolving import Resolving, ThreadedNameServers, threaded_lookup
 from meshproxy.agent.secrets import SecretFiles
+from meshproxy.agent.tracing import Collectors, RecordSinks
 from meshproxy.agent.view import NodeView
 from meshproxy.agent.xds.assignments import AssignedSource, Assignments, asks_control_planes
 from meshproxy.clock import monotonic_s
@@ -99,7 +100,9 @@ class Agent:
         self.secrets = SecretFiles(self._publish_secret, self.journal)
         self.access_logs = AccessLogs(self.view, self.sinks)
         self.admin_logs = AdminLogs(self.sinks)
-        self.log_drain = LogDrain(self.view.region, self.sinks, lambda: self.access_logs.any_named)
+        self.collectors = Collectors(self.view, lookup, self.journal)
+        records = RecordSinks(self.sinks, self.collectors)
+        self.log_drain = LogDrain(self.view.region, records, lambda: self.access_logs.any_named or self.collectors.any_named)
         self.metrics = AgentMetrics(self.view, self._own_counters, self._own_gauges)
         self.export = StatsdExport(self.view, self.metrics.flush, lookup, self.journal, self.metrics.end_interval)
         self.admin = self._admin_server(boot.admin_fd, hostname) if boot.admin_fd >= 0 else None
@@ -115,6 +118,7 @@ class Agent:
         self.cataloguing.configure()
         self.secrets.watch(self.view.secrets())
         self.access_logs.configure()
+        self.collectors.configure()
         self._take_settings(self.view.settings)
         finders = (self.resolving.run, self.finding.run, self.secrets.run)
         registries = (self.registering.run, self.following.run, self.cataloguing.run)
@@ -186,6 +190,7 @@ class Agent:
         self.secrets.forget(name for kind, name in message.removes if kind is ResourceKind.SECRET)
         self.secrets.watch(unpack(each) for each in message.upserts if each.kind is ResourceKind.SECRET)
         self.access_logs.configure()
+        self.collectors.configure()
         self.registering.came(each.name for each in message.upserts if each.kind is ResourceKind.LISTENER)
         self.registering.changed()
         self.following.changed()
@@ -267,6 +272,7 @@ class Agent:
         while True:
             gevent.sleep(SWEEP_S)
             self.access_logs.sweep(monotonic_s())
+            self.collectors.sweep(monotonic_s())
             self.registering.look()
 
     def _admin_server(self, fd: int, hostname: str) -> AdminServer:
@@ -296,6 +302,7 @@ class Agent:
             "server.access_log_records_dropped": sum(region.ring_dropped(slot) for slot in slots),
             "server.access_log_ring_corrupt": sum(region.ring_corrupt(slot) for slot in slots),
             **self.export.counters(),
+            **self.collectors.counters(),
             **self.resolving.counters(),
             **self.finding.counters(),
             **self.secrets.counters(),
@@ -318,6 +325,7 @@ class Agent:
         if self.join is not None:
             self.join.end()
         self.log_drain.stop()
+        self.collectors.stop()
         self.sinks.step()
         self.export.flush()
         self.export.close()

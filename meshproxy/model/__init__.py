@@ -78,17 +78,18 @@ from meshproxy.model.tls import (
     TrustedCa,
     UpstreamTls,
 )
+from meshproxy.model.tracing import CustomTag, Decorator, RouteTracing, Tracing
 from meshproxy.model.xds import ConfigSource, Dynamic, GrpcService
 
 __all__ = [
     "AccessLog", "Address", "Admin", "Breakers", "Certificate", "ChainMatch", "ClientCertHeader", "Cluster", "ConfigSource",
     "ConnectionFilter", "ConnectionLimit", "ConsulCatalog", "ConsulConfig", "ConsulNode", "ConsulRegistration", "ConsulServer",
-    "ConsulService", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo", "EdsSource", "Endpoint", "EndpointFiles",
-    "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats", "GrpcWeb", "HeaderMatch",
-    "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive", "KeyLog",
-    "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst", "PathMatch",
-    "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect", "Resource",
-    "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "Rule", "SanMatch", "Secret", "SecretFiles", "Snapshot",
-    "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StatsTag", "StringMatch", "TcpCluster", "TcpProxy", "TicketKeys",
-    "TlsInspector", "TlsParameters", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
+    "ConsulService", "CustomTag", "Decorator", "DirectResponse", "DnsSrv", "DownstreamTls", "Dynamic", "Echo", "EdsSource", "Endpoint",
+    "EndpointFiles", "EndpointSet", "FilterChain", "ForwardAction", "GrpcHttp1Bridge", "GrpcService", "GrpcStats", "GrpcWeb",
+    "HeaderMatch", "HeaderMutations", "HeaderValue", "Http2Settings", "HttpConnectionManager", "HttpInspector", "HttpRbac", "KeepAlive",
+    "KeyLog", "Listener", "ListenerFilter", "LocalRateLimit", "NetworkDirectResponse", "NetworkRbac", "Node", "OriginalDst",
+    "PathMatch", "PeerValidation", "PipeAddress", "Policy", "Process", "ProxyProtocol", "PythonFilter", "RbacRules", "Redirect",
+    "Resource", "ResourceKind", "RetryBudget", "RetryPolicy", "Route", "RouteTable", "RouteTracing", "Rule", "SanMatch", "Secret",
+    "SecretFiles", "Snapshot", "SniCluster", "SocketAddress", "Source", "Stats", "StatsSink", "StatsTag", "StringMatch", "TcpCluster",
+    "TcpProxy", "TicketKeys", "TlsInspector", "TlsParameters", "Tracing", "TrustedCa", "UpstreamTls", "VirtualHost", "WeightedCluster",
 ]

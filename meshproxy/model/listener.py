@@ -12,6 +12,7 @@ from meshproxy.model.http2 import Http2Settings
 from meshproxy.model.rbac import RbacRules
 from meshproxy.model.telemetry import AccessLog
 from meshproxy.model.tls import DownstreamTls
+from meshproxy.model.tracing import Tracing
 from meshproxy.model.xds import ConfigSource
 
 
@@ -81,6 +82,7 @@ class HttpConnectionManager(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     client_cert_header: ClientCertHeader = ClientCertHeader()
     filters: tuple[HttpFilter, ...] = ()
     access_logs: tuple[AccessLog, ...] = ()
+    tracing: Tracing | None = None
     server_name: str = "meshproxy"
     """The Envoy door fills in Envoy's own default."""
     server_header: Literal["overwrite", "append_if_absent", "pass_through"] = "overwrite"

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from meshproxy.model.discovery import ConsulServer, hidden
+from meshproxy.model.tracing import Decorator, RouteTracing
 
 
 class StringMatch(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -159,6 +160,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
     mutations: HeaderMutations = NO_MUTATIONS
+    decorator: Decorator | None = None
+    tracing: RouteTracing | None = None
 
 
 class VirtualHost(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

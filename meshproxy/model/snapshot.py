@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -231,9 +231,21 @@ def without_call_metadata(listener: Listener) -> Listener:
 
 def signed(listener: Listener, node: Node) -> Listener:
     """The listener with the node's name where it is sent upstream; workers know no Node."""
-    if not any(isinstance(chain.terminal, HttpConnectionManager) and chain.terminal.add_user_agent for chain in listener.all_chains):
+    managers = [chain.terminal for chain in listener.all_chains if isinstance(chain.terminal, HttpConnectionManager)]
+    if not any(manager.add_user_agent or manager.tracing is not None for manager in managers):
         return listener
-    return _with_terminals(listener, lambda manager: msgspec.structs.replace(manager, user_agent=node.cluster, service_node=node.id))
+    return _with_terminals(listener, lambda manager: _signed_manager(manager, node))
+
+
+def _signed_manager(manager: HttpConnectionManager, node: Node) -> HttpConnectionManager:
+    changes: dict[str, Any] = {}
+    if manager.add_user_agent:
+        changes.update(user_agent=node.cluster, service_node=node.id)
+    if manager.tracing is not None:
+        changes["tracing"] = msgspec.structs.replace(
+            manager.tracing, node_id=node.id, node_cluster=node.cluster, node_zone=node.zone
+        )
+    return msgspec.structs.replace(manager, **changes) if changes else manager
 
 
 def _with_terminals(listener: Listener, change: Callable[[HttpConnectionManager], HttpConnectionManager]) -> Listener:

@@ -15,6 +15,7 @@ from meshproxy.proxy.lines cimport Lines
 from meshproxy.proxy.request_match cimport RouteInput
 from meshproxy.proxy.router cimport CompiledRoute, Edits, Router, Target
 from meshproxy.proxy.runtime cimport Actor, Protocol, Runtime
+from meshproxy.proxy.span cimport Span, Tracer
 from meshproxy.scoreboard.region cimport Ring, SlotHead
 from meshproxy.telemetry.accesslog cimport Format
 from meshproxy.telemetry.facts cimport Facts
@@ -125,6 +126,7 @@ cdef class HttpConfig:
     cdef SlotHead *slot_head
     cdef int64_t *cells                  # the HTTP block
     cdef ClientCertRule client_cert
+    cdef Tracer tracer                   # None = requests are not traced
     cdef bint tells_tls                  # a log asks for what TLS handshakes told
     cdef bytes server_name, via, listener
     cdef bytes user_agent, service_node  # empty = not sent
@@ -220,6 +222,8 @@ cdef class Exchange(Actor):
 
     cdef int64_t bytes_received, bytes_sent
     cdef int64_t connection_id
+    cdef Span span                       # of meaning where the configuration has a tracer
+    cdef bytes grpc_status, grpc_message         # of a head that is trailers too, where a span will tell them
 
     # from the downstream codec
     cdef void load(self, const char *bytes, const Head *head, int64_t start_us) except *

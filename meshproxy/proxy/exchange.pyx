@@ -10,6 +10,7 @@ from meshproxy.proxy.outcome cimport *
 from meshproxy.proxy.record cimport note_exchange, write_logs
 from meshproxy.proxy.retry cimport give_retry_share, may_repeat, retry, status_reasons
 from meshproxy.proxy.router cimport *
+from meshproxy.proxy.trace cimport begin_trace, begin_try, end_trace, end_try, lose_try
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.scoreboard.region cimport Region, histogram_record, status_cell
 
@@ -253,6 +254,8 @@ cdef class Exchange(Actor):
         self.config.cells[HTTP_RQ_TOTAL] += 1
         headers.fill_input(self, &request)
         self.route = self.config.routes.router.find(&request, self.request_lines.at, self.request_lines.length) if self.config.routes.router is not None else None
+        if self.config.tracer is not None:
+            begin_trace(self)
         if self.route is None:
             self.config.cells[HTTP_NO_ROUTE] += 1
             self.fail(NO_ROUTE)
@@ -453,6 +456,8 @@ cdef class Exchange(Actor):
         self.phase = PHASE_ACQUIRE
         self.request_sent = False
         self.host = None
+        if self.config.tracer is not None:
+            begin_try(self)
         self.config.pools.acquire(self)
 
     cdef void on_upstream_ready(self, UpstreamStream stream) except *:
@@ -500,6 +505,8 @@ cdef class Exchange(Actor):
         if self.response_started:
             self.config.cells[HTTP_DOWNSTREAM_RQ_TX_RESET] += 1
             self.end_with(cut_outcome(outcome))
+            if self.config.tracer is not None:
+                lose_try(self, cut_outcome(outcome))
             self.count_host_error()
             self.downstream.abort(self)
             self.complete()
@@ -507,8 +514,13 @@ cdef class Exchange(Actor):
             self.on_upstream_lost(outcome)
 
     cdef void on_upstream_lost(self, int outcome) except *:
+        cdef bint traced = self.config.tracer is not None
         self.count_host_error()
+        if traced:
+            lose_try(self, outcome)
         if retry(self, outcome_row(outcome).retry_on):
+            if traced:
+                end_try(self, False)
             return
         self.fail(outcome)
 
@@ -534,6 +546,7 @@ cdef class Exchange(Actor):
         self.response_start_us = self.runtime.now_us
         self.progress_ms = self.runtime.now_ms
         self.try_deadline_ms = 0
+        self.span.try_status = head.status
         if self.retry_on:
             upstream = self.upstream
             reasons = status_reasons(self, head.status)
@@ -543,6 +556,8 @@ cdef class Exchange(Actor):
                 self.upstream = None
                 self.count_host_error()
                 self.count_upstream_status(head.status)
+                if self.config.tracer is not None:
+                    end_try(self, not self.request_passed or (head.body != BODY_NONE and head.content_length != 0))
                 upstream.reset()
                 return
         if self.holds_retry_share:
@@ -733,8 +748,10 @@ cdef class Exchange(Actor):
         self.upstream = None
         if upstream is not None:
             self.cluster.cells[CLUSTER_UPSTREAM_RQ_TX_RESET] += 1
+            self.span.canceled = True
             upstream.reset()
         elif self.phase == PHASE_ACQUIRE and self.pending is not None:
+            self.span.canceled = True
             self.cluster.cells[CLUSTER_UPSTREAM_RQ_CANCELLED] += 1
             self.config.pools.cancel(self)
         elif self.phase == PHASE_FILTERS and self.filter_state is not None:
@@ -767,6 +784,8 @@ cdef class Exchange(Actor):
             while each is not None:
                 each.on_complete()
                 each = each.upward
+            if config.tracer is not None:
+                end_trace(self)
             if config.logs is not None:
                 write_logs(self)
         finally:
@@ -813,8 +832,12 @@ cdef class Exchange(Actor):
         cdef UpstreamStream upstream = self.upstream
         if self.response_started or upstream is None:
             return
+        if self.config.tracer is not None:
+            lose_try(self, PER_TRY_TIMEOUT)
         if retry(self, outcome_row(PER_TRY_TIMEOUT).retry_on):
             self.count_timeout(PER_TRY_TIMEOUT)
+            if self.config.tracer is not None:
+                end_try(self, True)
             self.upstream = None
             upstream.reset()
         else:
@@ -862,9 +885,11 @@ cdef class Exchange(Actor):
         self.first_filter = self.last_filter = None
         self.request_trailers = None
         self.failure_reason = self.details = None
+        self.grpc_status = self.grpc_message = None
         self.grpc = self.request_complete = self.request_passed = self.request_paused = self.expects_continue = False
         self.response_started = self.response_complete = self.response_paused = self.tunnel = self.wants_upgrade = False
         self.holds_retry_share = self.stale_retry_used = self.needs_new_connection = self.request_sent = False
+        self.span.begun = False
         self.head.length = 0
         self.client_ip_length = self.trailers_length = 0
         self.trailers = NULL

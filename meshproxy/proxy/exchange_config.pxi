@@ -18,7 +18,7 @@ cdef class LogTarget:
 
 cdef class HttpConfig:
     def __init__(self, model, str listener, int listener_port, int64_t buffer_limit, RouterSlot routes, Pools pools, FilterRunner filters,
-                 list stream_filters, list logs,
+                 list stream_filters, list logs, Tracer tracer,
                  Region region, int slot, int64_t cell):
         self.model = model
         self.listener = listener.encode()
@@ -28,6 +28,7 @@ cdef class HttpConfig:
         self.filters = filters
         self.stream_filters = stream_filters or None
         self.logs = logs or None
+        self.tracer = tracer
         self.ring = region.ring(slot)
         self.slot_head = region.head(slot)
         self.cells = region.page(slot) + cell

@@ -9,6 +9,7 @@ from meshproxy.proxy.lines cimport Lines, lines_add, lines_find, lines_raw, line
 from meshproxy.proxy.path cimport normalize
 from meshproxy.proxy.request_match cimport RouteInput
 from meshproxy.proxy.router cimport *
+from meshproxy.proxy.trace cimport trace_response, trace_try
 
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int family, const char *text, void *address)
@@ -385,6 +386,8 @@ cdef void try_request(Exchange x) except *:
     if x.route.virtual_host.attempt_count_request:
         drop_known(&x.head, HEADER_X_ENVOY_ATTEMPT_COUNT)
         lines_add(&x.request_lines, b"x-envoy-attempt-count", 21, number, decimal(number, x.attempts))
+    if x.config.tracer is not None:
+        trace_try(x)
 
 
 # -- responses
@@ -420,6 +423,8 @@ cdef void send_response(Exchange x, const char *bytes, Head *head) except *:
         lines_add(lines, b"via", 3, <const char *>config.via, len(config.via))
     if config.request_id_in_response:
         copy_request_id(x, lines)
+    if config.tracer is not None:
+        trace_response(x, bytes, head)
 
 
 cdef void copy_request_id(Exchange x, Lines *lines) except *:

@@ -5,6 +5,7 @@ from libc.string cimport memchr, memcpy, memset, strlen
 from meshproxy.proxy.connection cimport ConnectionInfo, TlsFacts
 from meshproxy.proxy.exchange cimport HttpConfig, LogTarget
 from meshproxy.proxy.outcome cimport outcome_row
+from meshproxy.proxy.span cimport put_hex
 from meshproxy.scoreboard.cells cimport SERVER_RECORDS_DROPPED
 from meshproxy.scoreboard.region cimport LAST_EXCHANGE_BYTES, RECORD_LOG, SlotHead, ring_commit, ring_reserve
 from meshproxy.telemetry.facts cimport Text
@@ -102,6 +103,8 @@ cdef void describe(Exchange x, Facts *facts) except *:
     x.downstream.describe(facts)
     if x.client_ip_length:
         describe_client(x, facts)
+    if x.config.tracer is not None and x.config.tracer.exports and x.span.begun:
+        describe_trace(x, facts)
 
 
 cdef void describe_tls(ConnectionInfo info, Facts *facts, bint whole) except *:
@@ -120,7 +123,17 @@ cdef const Text *told_by(TlsFacts facts) except NULL:
     return facts.told
 
 
-cdef char client_text[64]                        # for the length of a call to the log
+cdef char client_text[64]                        # these, for the length of a call to the log
+cdef char trace_text[32]
+
+
+cdef void describe_trace(Exchange x, Facts *facts) noexcept:
+    put_hex(trace_text, x.span.high)
+    put_hex(trace_text + 16, x.span.low)
+    if x.span.high:
+        set_text(&facts.trace_id, trace_text, 32)
+    else:
+        set_text(&facts.trace_id, trace_text + 16, 16)
 
 
 cdef void describe_client(Exchange x, Facts *facts) noexcept:

@@ -4,8 +4,9 @@ from libc.stdint cimport int64_t, uint32_t
 from meshproxy.balance.cluster cimport SHARE_RETRIES
 from meshproxy.codecs.http1 cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE
 from meshproxy.proxy.exchange cimport PHASE_ACQUIRE
-from meshproxy.proxy.outcome cimport UPSTREAM_REFUSED, outcome_row
+from meshproxy.proxy.outcome cimport UPSTREAM_REFUSED, UPSTREAM_RESET, outcome_row
 from meshproxy.proxy.router cimport *
+from meshproxy.proxy.trace cimport end_try, lose_try
 from meshproxy.scoreboard.cells cimport *
 from meshproxy.telemetry.facts cimport FLAG_UPSTREAM_RETRY_LIMIT_EXCEEDED
 
@@ -97,7 +98,7 @@ cdef bint retry_stale(Exchange x) except *:
     if x.stale_retry_used or not may_resend(x) or x.wants_upgrade or not is_idempotent(x):
         return False
     x.needs_new_connection = True
-    again(x)
+    again(x, UPSTREAM_RESET)
     return True
 
 
@@ -105,11 +106,14 @@ cdef bint retry_refused(Exchange x) except *:
     """The endpoint says that it did not begin (RFC 9113 8.7): ask again, whatever the method, once; unless the policy has its own say."""
     if x.retry_on & outcome_row(UPSTREAM_REFUSED).retry_on or x.stale_retry_used or not may_resend(x) or x.wants_upgrade:
         return False
-    again(x)
+    again(x, UPSTREAM_REFUSED)
     return True
 
 
-cdef void again(Exchange x) except *:
+cdef void again(Exchange x, int lost) except *:
+    if x.config.tracer is not None:
+        lose_try(x, lost)
+        end_try(x, False)
     x.stale_retry_used = True
     x.upstream = None
     x.try_deadline_ms = 0

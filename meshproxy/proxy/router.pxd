@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from meshproxy.proxy.host_table cimport HostTable
 from meshproxy.proxy.request_match cimport Conditions, RouteInput
 from meshproxy.proxy.route_list cimport RouteList
+from meshproxy.proxy.span cimport RouteTrace
 from meshproxy.proxy.text_match cimport Substitution
 
 cdef enum:
@@ -77,6 +78,7 @@ cdef class CompiledRoute:
     cdef readonly int action             # ACTION_*
     cdef readonly CompiledVirtualHost virtual_host
     cdef readonly object model           # the model.Route
+    cdef RouteTrace trace                # None = it says nothing about tracing
     # forward
     cdef readonly list targets           # of Target; at least one
     cdef readonly uint64_t total_weight

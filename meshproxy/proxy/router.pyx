@@ -318,6 +318,7 @@ cdef class Compiler:
         compiled.virtual_host = compiled_host
         compiled.model = route
         compiled.name = route.name.encode()
+        compiled.trace = RouteTrace(route) if route.decorator is not None or route.tracing is not None else None
         compiled.matches_whole_path = route.path.kind in ("exact", "regex", "connect")
         compiled.matched_length = <uint32_t>len(route.path.value.encode())
         if route.path.kind == "segment_prefix" and route.path.value.endswith("/"):

@@ -33,6 +33,7 @@ from meshproxy.model import (
     Secret,
     TcpProxy,
     TlsInspector,
+    Tracing,
 )
 from meshproxy.scoreboard.catalogue import BlockKind, block_cells
 from meshproxy.scoreboard.region import PAGE_CELLS, Region
@@ -138,7 +139,7 @@ class BlockAllocator:
         LISTENER     `listener`; `ssl` with TLS, `http1` and `http2` with HTTP;
                      `<kind>:<stat_prefix>` for each terminal and filter that counts;
                      `bucket:<chain>:<filter>` for the tokens of each rate limit, which filters with one key share;
-                     and the labels of `logs_of` with the number of an access log's sink, not a cell
+                     and the labels of `logs_of` and `traces_of` with the number of a sink, not a cell
 
         Raises TableFullError, and then nothing was taken.
         """
@@ -278,6 +279,19 @@ def logs_of(listener: Listener) -> Iterator[tuple[str, AccessLog]]:
         yield f"log:listener:{at}", log
 
 
+def traces_of(listener: Listener) -> Iterator[tuple[str, Tracing]]:
+    """The tracing of each chain with its label: `log:trace:<chain>`, the default chain's number the last one."""
+    for place, chain in enumerate(listener.all_chains):
+        tracing = getattr(chain.terminal, "tracing", None)
+        if tracing is not None:
+            yield f"log:trace:{place}", tracing
+
+
+def trace_target(tracing: Tracing) -> str:
+    """What two tracings must have in common to share a number: all that is said of their spans, or of where they go."""
+    return f"trace {hashlib.sha256(msgspec.msgpack.encode(tracing)).hexdigest()[:24]}"
+
+
 _COUNTED: dict[type, tuple[str, BlockKind]] = {
     HttpConnectionManager: ("http", BlockKind.HTTP),
     TcpProxy: ("tcp", BlockKind.TCP),
@@ -343,6 +357,8 @@ def _of_listener(listener: Listener) -> Wanted:
                 yield f"rbac_shadow:{shadow}", (BlockKind.RBAC_SHADOW.name, shadow)
     for label, log in logs_of(listener):
         yield label, ("log", sink_target(log))
+    for label, tracing in traces_of(listener):
+        yield label, ("log", trace_target(tracing))
 
 
 _WANTED: dict[ResourceKind, Callable[..., Wanted]] = {

@@ -241,6 +241,8 @@ cdef const Text *text_of(int which, const Facts *facts) noexcept nogil:
         return &facts.ja3
     if which == 7:
         return &facts.ja4
+    if which == 9:
+        return &facts.trace_id
     return &facts.downstream_failure_reason
 
 
@@ -465,6 +467,7 @@ cdef object _facts_from(Facts *facts, dict given):
     _point(&facts.server_name, texts.get("server_name"), kept)
     _point(&facts.ja3, texts.get("ja3"), kept)
     _point(&facts.ja4, texts.get("ja4"), kept)
+    _point(&facts.trace_id, texts.get("trace_id"), kept)
     _point(&facts.downstream_failure_reason, texts.get("downstream_failure_reason"), kept)
     facts.downstream_tls = _point_told(texts.get("downstream_tls"), kept)
     facts.upstream_tls = _point_told(texts.get("upstream_tls"), kept)

@@ -111,6 +111,7 @@ ctypedef struct Facts:
     Text downstream_failure_reason       # DOWNSTREAM_TRANSPORT_FAILURE_REASON
     Text server_name                     # REQUESTED_SERVER_NAME
     Text ja3, ja4                        # TLS_JA3_FINGERPRINT, TLS_JA4_FINGERPRINT
+    Text trace_id                        # hexadecimal digits, sampled or not
     const Text *downstream_tls           # TLS_TOLD_COUNT texts; NULL = plaintext, or no log asks for them
     const Text *upstream_tls
     const char *trailer_bytes            # the response's trailers as they were sent, like `response_bytes`; NULL = none

@@ -34,6 +34,7 @@ from meshproxy.model.chain_match import overlap
 from meshproxy.model.listener import HttpFilter
 from meshproxy.proxy.exchange import FilterMaker, HttpConfig, LogTarget, RouterSlot
 from meshproxy.proxy.rbac import asks_for_local
+from meshproxy.proxy.span import Tracer
 from meshproxy.scoreboard.blocks import http_rbac_prefixes, logs_of
 from meshproxy.scoreboard.region import Region
 from meshproxy.telemetry.accesslog import Format
@@ -232,17 +233,20 @@ class Listeners:
         targets = [target for label, target in logs.items() if label.startswith(f"log:{place}:")]
         terminal = chain.terminal
         if isinstance(terminal, HttpConnectionManager):
-            return self._http_config(model, terminal, targets, blocks)
+            tracer = Tracer(terminal.tracing, blocks[f"log:trace:{place}"]) if terminal.tracing is not None else None
+            return self._http_config(model, terminal, targets, tracer, blocks)
         if isinstance(terminal, TcpProxy):
             block = blocks[f"tcp:{terminal.stat_prefix}"]
             return TcpConfig(terminal, model.name, model.buffer_limit_bytes, self.pools, targets, self.region, self.slot, block)
         return terminal
 
-    def _http_config(self, model: Listener, manager: HttpConnectionManager, logs: list[LogTarget], blocks: dict[str, int]) -> HttpConfig:
+    def _http_config(
+        self, model: Listener, manager: HttpConnectionManager, logs: list[LogTarget], tracer: Tracer | None, blocks: dict[str, int],
+    ) -> HttpConfig:
         port = next((address.port for address in model.addresses if isinstance(address, SocketAddress)), 0)
         return HttpConfig(
             manager, model.name, port, model.buffer_limit_bytes, self.route_slot(manager.route_table), self.pools,
-            self._python_filters(manager), self._stream_filters(manager, blocks), logs, self.region, self.slot,
+            self._python_filters(manager), self._stream_filters(manager, blocks), logs, tracer, self.region, self.slot,
             blocks[f"http:{manager.stat_prefix}"],
         )
 

@@ -46,6 +46,15 @@ def test_meshproxy_serves_each_kind_of_load(tmp_path: Path, name: str) -> None:
     assert made.cpu_us > 0
 
 
+def test_a_traced_node_stands_beside_one_that_is_not(tmp_path: Path) -> None:
+    try:
+        made = rounds.run(tmp_path, LOADS["tracing"], [], 1, 1, lambda line: None)
+    except PeerMissingError as error:
+        pytest.skip(str(error))
+
+    assert [(each.peer, each.failed) for each in made] == [("meshproxy", 0), ("+ tracing", 0)]
+
+
 def test_attacks_have_a_table_and_json() -> None:
     rows = [Attacked("ping", 0.3, 2.0, 3.0, 1.5, 1.0, 0, 10**6, {"http2.outbound_control_flood": 4})]
     rows.append(Attacked("slowloris", 0, 1, 1, 1, 1, 0, 0, {}))

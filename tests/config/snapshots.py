@@ -13,6 +13,8 @@ from meshproxy.model import (
     Cluster,
     ConsulServer,
     ConsulService,
+    CustomTag,
+    Decorator,
     DirectResponse,
     DnsSrv,
     Endpoint,
@@ -35,6 +37,7 @@ from meshproxy.model import (
     RetryPolicy,
     Route,
     RouteTable,
+    RouteTracing,
     Snapshot,
     SocketAddress,
     Source,
@@ -42,6 +45,7 @@ from meshproxy.model import (
     StatsSink,
     StatsTag,
     StringMatch,
+    Tracing,
     VirtualHost,
     WeightedCluster,
 )
@@ -200,7 +204,44 @@ def routes(draw: st.DrawFn, clusters: list[str], envoy: bool) -> Route:
         headers=tuple(headers),
         query=tuple(queries),
         mutations=draw(mutations()),
+        decorator=draw(st.one_of(st.none(), st.builds(Decorator, operation=words, propagate=st.booleans()))),
+        tracing=draw(st.one_of(st.none(), st.builds(RouteTracing, **_SAMPLING))),
     )
+
+
+_CUSTOM_TAGS = st.one_of(
+    st.builds(CustomTag, name=odd_names, kind=st.just("literal"), value=words),
+    st.builds(CustomTag, name=odd_names, kind=st.just("environment"), value=words, default=st.sampled_from(["", "none"])),
+    st.builds(CustomTag, name=odd_names, kind=st.just("request_header"), value=header_names.map(str.lower), default=st.sampled_from(["", "x"])),
+)
+_SHARES = st.sampled_from([0.0, 0.01, 12.5, 100.0])
+_SAMPLING: dict[str, st.SearchStrategy] = {
+    **{f"{name}_percent": _SHARES for name in ("client", "random", "overall")}, "custom_tags": st.lists(_CUSTOM_TAGS, max_size=2).map(tuple),
+}  # fmt: skip
+
+
+@st.composite
+def tracings(draw: st.DrawFn, clusters: list[str], envoy: bool) -> Tracing:
+    exporter = draw(st.sampled_from(["none", "zipkin_json", "zipkin_proto", "otlp"]))
+    settings = {
+        **{name: draw(strategy) for name, strategy in _SAMPLING.items()},
+        "spawn_upstream_span": draw(st.booleans()),
+        "max_path_tag_length": draw(st.sampled_from([1, 256, 4096])),
+    }
+    if exporter == "none":
+        return Tracing(exporter=exporter, **settings)
+    zipkin = exporter != "otlp"
+    propagations = [("b3",), ("b3", "w3c")] if envoy else [("b3",), ("b3_single", "w3c"), ("w3c",)]
+    settings["propagation"] = draw(st.sampled_from(propagations)) if zipkin else ("w3c",)
+    settings["hostname"] = draw(st.sampled_from(["", "c.example"] if zipkin or not envoy else ["c.example:9411"]))
+    if zipkin:
+        settings |= {"trace_id_128bit": draw(st.booleans()), "shared_span_context": draw(st.booleans())}
+    if not zipkin or not envoy:
+        settings |= {"service_name": draw(words), "timeout_s": draw(durations.filter(lambda value: value >= 0.01))}
+        settings["headers"] = draw(st.sampled_from([(), (("x-key", "k"),), (("x-a", "1"), ("x-b", "on"))]))
+    if envoy or draw(st.booleans()):
+        return Tracing(exporter=exporter, cluster=draw(st.sampled_from(clusters)), path="/api?a=1", **settings)
+    return Tracing(exporter=exporter, url="http://[::1]:9411/spans", egress=draw(st.booleans()), **settings)
 
 
 @st.composite
@@ -250,7 +291,7 @@ def access_logs(envoy: bool) -> st.SearchStrategy[tuple[AccessLog, ...]]:
 
 
 @st.composite
-def managers(draw: st.DrawFn, table: str, envoy: bool) -> HttpConnectionManager:
+def managers(draw: st.DrawFn, table: str, clusters: list[str], envoy: bool) -> HttpConnectionManager:
     python = st.builds(PythonFilter, name=words, target=st.just("a.b:C"), settings=st.sampled_from([{}, {"x": [1, {"y": None}]}]))
     return HttpConnectionManager(
         stat_prefix=draw(words),
@@ -260,6 +301,7 @@ def managers(draw: st.DrawFn, table: str, envoy: bool) -> HttpConnectionManager:
         client_cert_header=draw(transports.client_cert_headers),
         filters=tuple(draw(st.lists(transports.http_filters if envoy else st.one_of(python, transports.http_filters), max_size=2))),
         access_logs=draw(access_logs(envoy)),
+        tracing=draw(st.one_of(st.none(), tracings(clusters, envoy))),
         server_name=draw(st.sampled_from(["envoy", "meshproxy", "x"])),
         server_header=draw(st.sampled_from(["overwrite", "append_if_absent", "pass_through"])),
         via=draw(st.sampled_from(["", "me"])),
@@ -375,7 +417,7 @@ def chains_of(
 
     def terminal(table: str) -> object:
         other = transports.other_terminals(listener, clusters, access_logs(envoy))
-        return draw(managers(table, envoy) if draw(st.booleans()) else other)
+        return draw(managers(table, clusters, envoy) if draw(st.booleans()) else other)
 
     kind = draw(st.sampled_from(["one", "permissive", "several", "default"]))
     one = draw(transports.chain(terminal(table), listener, ChainMatch(), draw(st.sampled_from(["", "c"]))))

@@ -1,4 +1,4 @@
-"""The examples of docs/howto/access-control.md, tls.md, discovery.md and consul.md are good configurations."""
+"""The examples of docs/howto/access-control.md, tls.md, tracing.md, discovery.md and consul.md are good configurations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from meshproxy.config.native.endpoint_list import parse
 from tests.support.certificates import Authority
 
 PAGES = Path(__file__).resolve().parents[2] / "docs" / "howto"
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", "".join((PAGES / page).read_text() for page in ("tls.md", "access-control.md")), re.DOTALL)
+_WHOLE = ("tls.md", "access-control.md", "tracing.md")
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", "".join((PAGES / page).read_text() for page in _WHOLE), re.DOTALL)
 *DISCOVERY, ENDPOINTS = re.findall(r"```yaml\n(.*?)```", (PAGES / "discovery.md").read_text(), re.DOTALL)
 DISCOVERY += [
     example for example in re.findall(r"```yaml\n(.*?)```", (PAGES / "consul.md").read_text(), re.DOTALL)

@@ -42,7 +42,7 @@ TEXTS = {
     "UPSTREAM_CLUSTER": "upstream_cluster", "UPSTREAM_CLUSTER_RAW": "upstream_cluster", "ROUTE_NAME": "route_name",
     "VIRTUAL_HOST_NAME": "virtual_host", "UPSTREAM_TRANSPORT_FAILURE_REASON": "upstream_failure_reason",
     "CONNECTION_TERMINATION_DETAILS": "termination_details", "REQUESTED_SERVER_NAME": "server_name",
-    "TLS_JA3_FINGERPRINT": "ja3", "TLS_JA4_FINGERPRINT": "ja4", "DOWNSTREAM_TRANSPORT_FAILURE_REASON": "downstream_failure_reason",
+    "TLS_JA3_FINGERPRINT": "ja3", "TLS_JA4_FINGERPRINT": "ja4", "DOWNSTREAM_TRANSPORT_FAILURE_REASON": "downstream_failure_reason", "TRACE_ID": "trace_id",
 }
 ADDRESSES = {
     "DOWNSTREAM_REMOTE": "downstream_remote", "DOWNSTREAM_DIRECT_REMOTE": "downstream_direct_remote",

@@ -51,6 +51,7 @@ class Peer:
     """A started process. Subclasses say `command()` and, before that, write their files into `directory`."""
 
     stop_signal = signal.SIGTERM
+    start_limit_s = START_LIMIT_S
     name = "peer"
 
     def __init__(self, directory: Path, cpus: set[int] | None = None) -> None:
@@ -99,7 +100,8 @@ class Peer:
 
     def wait_ready(self) -> None:
         for port in self.ports():
-            wait_listening(port, self.pid, lambda: PeerFailedError(f"{self.name} did not start:\n{self.output()[-2000:]}"))
+            failure = lambda: PeerFailedError(f"{self.name} did not start:\n{self.output()[-2000:]}")  # noqa: E731
+            wait_listening(port, self.pid, failure, self.start_limit_s)
 
     def stop(self) -> None:
         """End it by its pid; a peer that does not end in time is killed."""
@@ -121,13 +123,13 @@ class Peer:
         self.stop()
 
 
-def wait_listening(port: int, pid: int, failure: object) -> None:
+def wait_listening(port: int, pid: int, failure: object, limit_s: float = START_LIMIT_S) -> None:
     """Connect until it works; `failure()` is raised when the process ends first or the time is up."""
     watch = os.pidfd_open(pid)
     try:
         poller = select.poll()
         poller.register(watch, select.POLLIN)
-        for _ in range(int(START_LIMIT_S * 1000 / PROBE_MS)):
+        for _ in range(int(limit_s * 1000 / PROBE_MS)):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return

@@ -202,6 +202,16 @@ def front_proxy(served: Served) -> None:
     assert served.admin("/ready").strip() == "LIVE"
 
 
+def traced(served: Served, *hops: tuple[str, str, str]) -> None:
+    """Each listener passes on what it traces: (path, origin, the operation that the client is told; "" on the way out)."""
+    for port, (path, origin, operation) in zip(served.ports, hops, strict=True):
+        served.settle(lambda port=port, path=path: ask(port, get(path)).status != 503)
+        said = ask(port, get(path))
+
+        assert said.body == f"{origin} GET {path}".encode()
+        assert (said.header("x-envoy-decorator-operation") or "") == operation
+
+
 def grpc_bridge(served: Served) -> None:
     def answered() -> bool:
         with Http2Client(served.port) as client:
@@ -351,6 +361,13 @@ SERVED: dict[str, Callable[[Served], None]] = {
     "websocket__envoy-ws-route": websocket_by_route,
     "websocket__envoy-wss": websocket_secure,
     "websocket__envoy-wss-passthrough": websocket_passed_on,
+    "jaeger-tracing__envoy": lambda served: traced(served, ("/trace/1", "service1", "")),
+    "jaeger-tracing__service1-envoy-jaeger": lambda served: traced(
+        served, ("/x", "127.0.0.1", "checkAvailability"), ("/trace/2", "service2", "")
+    ),
+    "jaeger-tracing__service2-envoy-jaeger": lambda served: traced(served, ("/x", "127.0.0.1", "checkStock")),
+    "zipkin__envoy-1": lambda served: traced(served, ("/x", "service-1", "routeToService1"), ("/y", "envoy-2", "")),
+    "zipkin__envoy-2": lambda served: traced(served, ("/x", "service-2", "routeToService2")),
 }
 
 

@@ -220,6 +220,7 @@ facts = st.fixed_dictionaries(
         "termination_details": texts, "downstream_remote": addresses, "downstream_direct_remote": addresses, "downstream_local": addresses,
         "upstream_host": addresses, "upstream_local": addresses, "upstream_cluster": texts, "route_name": texts, "virtual_host": texts,
         "upstream_failure_reason": texts, "downstream_failure_reason": texts, "server_name": texts, "ja3": texts, "ja4": texts,
+        "trace_id": texts,
         "downstream_tls": told, "upstream_tls": told, "request": st.one_of(st.none(), headers), "added_lines": headers.map(lines_of),
         "response_lines": headers.map(lines_of), "trailer_lines": headers.map(lines_of),
     },

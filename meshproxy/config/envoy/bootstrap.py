@@ -27,6 +27,7 @@ from meshproxy.config.envoy import (
     secrets,
     stats,
     tls,
+    tracing,
     upstream,
 )
 from meshproxy.config.envoy.constraints import seconds
@@ -79,7 +80,7 @@ TABLE: Table = {
     **TAKES, **config_source.TAKES, **address.TAKES, **headers.TAKES, **route.TAKES, **cluster.TAKES, **access_log.TAKES,
     **http_connection_manager.TAKES,
     **listener.TAKES, **stats.TAKES, **chain.TAKES, **http2.TAKES, **http_filters.TAKES, **listener_filters.TAKES, **network_filters.TAKES,
-    **rbac.TAKES, **secrets.TAKES, **tls.TAKES, **upstream.TAKES,
+    **rbac.TAKES, **secrets.TAKES, **tls.TAKES, **tracing.TAKES, **upstream.TAKES,
 }
 """Everything of Envoy's API that is taken."""
 

@@ -45,6 +45,11 @@ def mutations(given: dict[str, Any], path: Path, translation: Translation) -> He
     )
 
 
+def request_headers(options: Any, path: Path, translation: Translation) -> tuple[tuple[str, str], ...]:
+    """HeaderValueOptions of a request of our own, as pairs."""
+    return tuple((header.name, header.value) for header in _added(options, path, translation))
+
+
 def _removed(names: Any, path: Path, translation: Translation) -> tuple[str, ...]:
     for index, name in enumerate(names):
         if wrong := rules.changed_header(name):

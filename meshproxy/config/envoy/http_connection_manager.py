@@ -10,6 +10,7 @@ from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.http2 import http2_settings
 from meshproxy.config.envoy.http_filters import http_filters
 from meshproxy.config.envoy.route import route_table
+from meshproxy.config.envoy.tracing import manager_tracing
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.problems import Path
 from meshproxy.model import ClientCertHeader, Http2Settings, HttpConnectionManager, RouteTable
@@ -25,12 +26,13 @@ TAKES: Table = {
         "drain_timeout "
         "delayed_close_timeout access_log use_remote_address xff_num_trusted_hops skip_xff_append via generate_request_id "
         "preserve_external_request_id always_set_request_id_in_response proxy_100_continue upgrade_configs normalize_path merge_slashes "
-        "strip_matching_host_port strip_any_host_port http2_protocol_options forward_client_cert_details set_current_client_cert_details",
+        "strip_matching_host_port strip_any_host_port http2_protocol_options forward_client_cert_details set_current_client_cert_details "
+        "tracing",
         only={
             "path_with_escaped_slashes_action": ("IMPLEMENTATION_SPECIFIC_DEFAULT", "KEEP_UNCHANGED"),
             "stream_error_on_invalid_http_message": (False,),
         },
-        later="tracing http1_safe_max_connection_duration http3_protocol_options scheme_header_transformation "
+        later="http1_safe_max_connection_duration http3_protocol_options scheme_header_transformation "
         "stream_flush_timeout access_log_flush_interval flush_access_log_on_new_request access_log_options "
         "internal_address_config represent_ipv4_remote_address_as_ipv4_mapped_ipv6 request_id_extension "
         "local_reply_config proxy_status_config typed_header_validation_config append_x_forwarded_port "
@@ -106,6 +108,8 @@ def connection_manager(message: Any, path: Path, translation: Translation, liste
     settings.update(http_filters(given.get("http_filters", ()), (path, "http_filters"), translation))
     settings["client_cert_header"] = _client_cert_header(message, given, path, translation)
     settings["upgrades"] = _upgrades(given.get("upgrade_configs", ()), (path, "upgrade_configs"), translation)
+    if "tracing" in given:
+        settings["tracing"] = manager_tracing(given["tracing"], (path, "tracing"), translation)
     settings["access_logs"] = access_logs(given.get("access_log", ()), (path, "access_log"), translation)
     codec = enum_name(message, "codec_type")
     if codec not in _CODECS:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import msgspec
+
 from meshproxy.config.chains import check_chains, needs_tls_inspector, with_original_dst
 from meshproxy.config.envoy.access_log import access_logs
 from meshproxy.config.envoy.address import address
 from meshproxy.config.envoy.chain import Made, filter_chain
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.listener_filters import listener_filters
-from meshproxy.config.envoy.translation import Table, Translation, takes
+from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.problems import Path
-from meshproxy.model import Address, Listener, RouteTable
+from meshproxy.model import Address, HttpConnectionManager, Listener, RouteTable
 
 _LISTENER = "envoy.config.listener.v3."
 
@@ -20,10 +22,9 @@ TAKES: Table = {
     _LISTENER + "Listener": takes(
         "name address additional_addresses stat_prefix filter_chains default_filter_chain per_connection_buffer_limit_bytes freebind "
         "tcp_backlog_size listener_filters listener_filters_timeout continue_on_listener_filters_timeout use_original_dst transparent "
-        "bind_to_port access_log",
+        "bind_to_port access_log traffic_direction",
         only={"drain_type": ("DEFAULT",)},
         metadata="is read by nothing that is supported",
-        traffic_direction="is a label for tracing and metrics only",
         reuse_port="is what is done anyway",
         enable_reuse_port="is what is done anyway: each worker has a socket of its own",
         max_connections_to_accept_per_socket_event="has a bound of its own",
@@ -56,6 +57,8 @@ def listener(message: Any, path: Path, translation: Translation) -> Entrance | N
     if not addresses or found is None:
         return None
     chains, default, places = found
+    if enum_name(message, "traffic_direction") == "OUTBOUND":
+        chains, default = [_outbound(each) for each in chains], _outbound(default) if default is not None else None
     made: dict[str, Any] = {}
     if "per_connection_buffer_limit_bytes" in given:
         made["buffer_limit_bytes"] = given["per_connection_buffer_limit_bytes"].value
@@ -85,6 +88,15 @@ def listener(message: Any, path: Path, translation: Translation) -> Entrance | N
     check_chains(whole, places, translation.problems)
     every = [*chains, *([default] if default is not None else [])]
     return Entrance(whole, path, tuple(each.table for each in every))
+
+
+def _outbound(made: Made) -> Made:
+    """Spans of what a service sends are a client's."""
+    terminal = made.chain.terminal
+    if not isinstance(terminal, HttpConnectionManager) or terminal.tracing is None:
+        return made
+    terminal = msgspec.structs.replace(terminal, tracing=msgspec.structs.replace(terminal.tracing, egress=True))
+    return made._replace(chain=msgspec.structs.replace(made.chain, terminal=terminal))
 
 
 def _addresses(given: dict[str, Any], path: Path, translation: Translation) -> list[Address]:

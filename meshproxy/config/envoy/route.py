@@ -9,6 +9,7 @@ from meshproxy.config.envoy.address import data_source, regex, rewrite
 from meshproxy.config.envoy.constraints import seconds
 from meshproxy.config.envoy.headers import MUTATION_FIELDS, header_match, mutations, query_match
 from meshproxy.config.envoy.messages import name_in
+from meshproxy.config.envoy.tracing import decorator, route_tracing
 from meshproxy.config.envoy.translation import Table, Translation, enum_name, takes
 from meshproxy.config.native.route import check_hosts
 from meshproxy.config.problems import Path
@@ -27,7 +28,6 @@ from meshproxy.model import (
 )
 
 _ROUTE = "envoy.config.route.v3."
-_NO_TRACING = "has a meaning for tracing only, which is refused where it would be turned on"
 _NO_READER = "is read by nothing that is supported"
 MOST_BODY_BYTES = 4096
 """Envoy's default for `max_direct_response_body_size_bytes`."""
@@ -47,8 +47,7 @@ TAKES: Table = {
         "request_mirror_policies",
     ),
     _ROUTE + "Route": takes(
-        f"name match route redirect direct_response typed_per_filter_config {MUTATION_FIELDS}", metadata=_NO_READER,
-        decorator=_NO_TRACING, tracing=_NO_TRACING,
+        f"name match route redirect direct_response decorator tracing typed_per_filter_config {MUTATION_FIELDS}", metadata=_NO_READER,
         later="per_request_buffer_limit_bytes request_body_buffer_limit stat_prefix",
     ),
     _ROUTE + "RouteMatch": takes(
@@ -206,6 +205,8 @@ class _Routes:
             headers=tuple(header for header in headers if header is not None),
             query=tuple(query_match(item, ((place, "query_parameters"), index), self._t) for index, item in enumerate(queries)),
             mutations=mutations(given, path, self._t),
+            decorator=decorator(given["decorator"], (path, "decorator"), self._t) if "decorator" in given else None,
+            tracing=route_tracing(given["tracing"], (path, "tracing"), self._t) if "tracing" in given else None,
         )
 
     def _path(self, match: dict[str, Any], path: Path) -> PathMatch | None:

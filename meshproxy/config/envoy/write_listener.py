@@ -9,6 +9,7 @@ from meshproxy.config.envoy.write_messages import Data, access_logs, address, ch
 from meshproxy.config.envoy.write_route import duration, route_configuration
 from meshproxy.config.envoy.write_source import config_source
 from meshproxy.config.envoy.write_tls import Secrets, downstream
+from meshproxy.config.envoy.write_tracing import manager_tracing
 from meshproxy.model import (
     ChainMatch,
     ClientCertHeader,
@@ -52,6 +53,9 @@ def listener(item: Listener, tables: Mapping[str, RouteTable], secrets: Secrets,
         data["listener_filters_timeout"] = duration(item.filters_timeout_s)
     put(data, "continue_on_listener_filters_timeout", item.continue_on_filters_timeout)
     put(data, "access_log", access_logs(item.access_logs, f'listener "{item.name}"', lost))
+    if any(isinstance(chain.terminal, HttpConnectionManager) and chain.terminal.tracing and chain.terminal.tracing.egress
+           for chain in item.all_chains):
+        data["traffic_direction"] = "OUTBOUND"
     if item.max_connections:
         lost.append(f'listener "{item.name}" max_connections: Envoy has it as a runtime setting or a network filter')
     put(data, "filter_chains", [_chain(chain, item.name, tables, secrets, lost) for chain in item.chains])
@@ -113,6 +117,8 @@ def _manager(manager: HttpConnectionManager, tables: Mapping[str, RouteTable], l
     put(data, "http2_protocol_options", http2_options(manager.http2, Http2Settings(), f'listener "{listener}"', lost))
     data.update(_client_cert_header(manager.client_cert_header))
     put(data, "access_log", access_logs(manager.access_logs, f'listener "{listener}"', lost))
+    if manager.tracing is not None:
+        data["tracing"] = manager_tracing(manager.tracing, f'listener "{listener}"', lost)
     if manager.rds is not None:
         data["rds"] = {"route_config_name": manager.route_table, "config_source": config_source(manager.rds)}
     else:

@@ -38,6 +38,11 @@ def address(place: Address, ipv4_compat: bool = False) -> Data:
     return {"socket_address": {"address": place.host, "port_value": place.port, **compat}}
 
 
+def duration(seconds: float) -> str:
+    """proto3's JSON form, exact to the nanosecond that it can say."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
 def cidr(text: str) -> Data:
     """`10.0.0.0/8` as a CidrRange."""
     prefix, _, length = text.partition("/")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from meshproxy.config.envoy import write_tracing
+from meshproxy.config.envoy.write_messages import duration
 from meshproxy.model import (
     DirectResponse,
     ForwardAction,
@@ -57,11 +59,6 @@ def _body_bytes(route: Route) -> int:
     return len(route.action.body) if isinstance(route.action, DirectResponse) else 0
 
 
-def duration(seconds: float) -> str:
-    """proto3's JSON form, exact to the nanosecond that it can say."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
-
-
 def _virtual_host(host: VirtualHost, lost: list[str]) -> Data:
     data: Data = {"name": host.name, "domains": list(host.domains)}
     if host.routes:
@@ -95,6 +92,11 @@ def _route(route: Route, lost: list[str]) -> Data:
         data["redirect"] = _redirect(action)
     else:
         data["direct_response"] = _direct(action, lost)
+    if route.decorator is not None:
+        propagate = {} if route.decorator.propagate else {"propagate": False}
+        data["decorator"] = {"operation": route.decorator.operation, **propagate}
+    if route.tracing is not None:
+        data["tracing"] = write_tracing.route_tracing(route.tracing)
     return {**data, **_mutations(route.mutations)}
 
 

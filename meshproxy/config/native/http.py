@@ -9,6 +9,7 @@ from meshproxy.config import rules
 from meshproxy.config.native.kinds import Duration, Flag, Fraction, Free, ListOf, Size, Text, Whole, Word
 from meshproxy.config.native.rbac import HTTP_RBAC
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
+from meshproxy.config.native.tracing import TRACING
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import (
     ClientCertHeader,
@@ -220,6 +221,7 @@ HTTP = Section(
         Row("underscores_in_headers", Word("allow", "reject", "drop"), "What is done with names that have `_`."),
         Row("add_user_agent", Flag(), "Add user-agent and x-envoy-downstream-service-cluster."),
         Row("http2", HTTP2, "Settings of HTTP/2."),
+        Row("tracing", TRACING, "Spans of requests, for Zipkin or OpenTelemetry.", shown_default="none"),
         Row("client_cert_header", CLIENT_CERT_HEADER, "What the cluster is told of the client's certificate."),
     ),
     HttpConnectionManager,

@@ -21,6 +21,7 @@ from meshproxy.config.native.headers import (
 )
 from meshproxy.config.native.kinds import Duration, Flag, ListOf, Named, Size, Status, Switches, Text, Word
 from meshproxy.config.native.rows import DERIVED, WRONG, Row, Section, Values
+from meshproxy.config.native.tracing import DECORATOR, ROUTE_TRACING
 from meshproxy.config.problems import Path, Problems
 from meshproxy.model import (
     DirectResponse,
@@ -74,6 +75,8 @@ def _make_route(values: Values, path: Path, problems: Problems) -> Any:
         headers=headers,
         query=values.get("match_query", ()),
         mutations=take_mutations(values),
+        decorator=values.get("decorator"),
+        tracing=values.get("tracing"),
     )
 
 
@@ -121,6 +124,7 @@ def _split_route(route: Route) -> Values:
     values: Values = {"name": route.name, "match_headers": route.headers, "match_query": route.query, **give_mutations(route.mutations)}
     kind = "path" if route.path.kind == "exact" else route.path.kind
     values[kind] = True if kind == "connect" else route.path.value
+    values.update(decorator=route.decorator, tracing=route.tracing)
     values["ignore_case"] = not route.path.case_sensitive
     word = next(word for word, struct in _ACTIONS.items() if type(route.action) is struct)
     if word != "to":
@@ -160,6 +164,8 @@ ROUTE = Section(
         Row("redirect", REDIRECT, "Answer with a redirect."),
         Row("respond", DIRECT, "Answer from here."),
         *(row._replace(default=_ROUTE_DEFAULTS[row.field]) for row in _FORWARD_ROWS),
+        Row("decorator", DECORATOR, "What its spans are called.", default=None, shown_default="the host's name"),
+        Row("tracing", ROUTE_TRACING, "Which of its requests are traced.", default=None, shown_default="the listener's"),
         *MUTATION_ROWS,
     ),
     help="A condition and what is done when it is met. The first route that matches wins.",

@@ -51,7 +51,7 @@ def test_the_line_is_the_fields(tmp_path: Path) -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    data = changed({f"{MANAGER}.stat_prefix": "", f"{MANAGER}.tracing": {}, f"{ROUTE}.route.cluster": "nope", f"{LISTENER}.nmae": "x"})
+    data = changed({f"{MANAGER}.stat_prefix": "", f"{MANAGER}.tracing": {"verbose": True}, f"{ROUTE}.route.cluster": "nope", f"{LISTENER}.nmae": "x"})
 
     with pytest.raises(ConfigError) as refused:
         load_text(json.dumps(data), {})

@@ -94,6 +94,7 @@ def routes(route: dict[str, Any], **host: Any) -> dict[str, Any]:
     return {"name": "9080", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route], **host}]}
 
 
+OPEN_TELEMETRY = "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig"
 LATER: dict[str, tuple[str, dict[str, Any], str]] = {
     # name: (kind, resource, note)
     "outlier detection": (CLUSTER, a_cluster(outlier_detection={"consecutive_5xx": 3}), "outlier_detection is not in force"),
@@ -124,8 +125,13 @@ LATER: dict[str, tuple[str, dict[str, Any], str]] = {
         "type: LOGICAL_DNS is not in force",
     ),
     "tracing": (
-        LISTENER, a_listener(a_manager(tracing={"random_sampling": {"value": 1}})),
-        "filter_chains.filters.typed_config.tracing is not in force",
+        LISTENER, a_listener(a_manager(tracing={"verbose": True})),
+        "filter_chains.filters.typed_config.tracing.verbose: true is not in force",
+    ),
+    "tracer": (
+        LISTENER, a_listener(a_manager(tracing={"provider": {"name": "t", "typed_config": {
+            "@type": OPEN_TELEMETRY, "grpc_service": {"google_grpc": {"target_uri": "127.0.0.1:1", "stat_prefix": "g"}}}}})),
+        "filter_chains.filters.typed_config.tracing.provider.typed_config.grpc_service is not in force",
     ),
     "request ids": (
         LISTENER, a_listener(a_manager(request_id_extension={

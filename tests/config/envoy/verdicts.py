@@ -254,7 +254,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "rds",
         "Add dynamic_resources.ads_config",
     ),
-    "tracing": ({f"{MANAGER}.tracing": {}}, "tracing", "not supported yet"),
+    "tracing": ({f"{MANAGER}.tracing": {"verbose": True}}, "tracing.verbose", "not supported yet"),
     "mirror": ({f"{ROUTE}.route.request_mirror_policies": [{"cluster": "web"}]}, "request_mirror_policies", "not supported yet"),
     "xds": ({"dynamic_resources": {"ads_config": {"api_type": "GRPC"}}}, "dynamic_resources.ads_config", "grpc_services"),
     "compat": ({f"{LISTENER}.address.socket_address.ipv4_compat": True}, "ipv4_compat", "IPv4 too"),

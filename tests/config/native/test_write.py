@@ -53,7 +53,10 @@ def test_text_that_looks_like_something_else(text: str) -> None:
     assert document.parse("f.yaml", write.dump({"a": text, text or "b": [text]})).data == {"a": text, text or "b": [text]}
 
 
-SIGNED = "listeners:\n- address: 127.0.0.1:80\n  respond: 200\n  http:\n    add_user_agent: true\nnode:\n  id: n\n  cluster: c\n"
+SIGNED = (
+    "listeners:\n- address: 127.0.0.1:80\n  respond: 200\n  http:\n    add_user_agent: true\n    tracing:\n      marks_only: true\n"
+    "node:\n  id: n\n  cluster: c\n"
+)
 OF_LISTENER = {"route_table", "rds", "filters", "access_logs"}
 """What a connection manager has from the listener's own settings."""
 FILLED_IN = {"user_agent", "service_node"}
@@ -67,6 +70,7 @@ def test_what_is_filled_in_from_the_node_is_never_written() -> None:
 
     manager = listeners[0].chains[0].terminal
     assert (manager.user_agent, manager.service_node) == ("c", "n")
+    assert (manager.tracing.node_cluster, manager.tracing.node_id) == ("c", "n")
     assert write.to_yaml(signed) == SIGNED
     assert envoy.to_data(signed) == envoy.to_data(snapshot)
 
