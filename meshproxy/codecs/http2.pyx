@@ -4,7 +4,7 @@ nghttp2 keeps the state of streams and windows and does HPACK. In front of it st
 header first: it refuses frames for streams that are long closed, where nghttp2 is silent, and counts what a peer can flood with.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport SIZE_MAX, int32_t, int64_t, uint32_t, uint64_t, uint8_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 from meshproxy.codecs.http1 cimport *
@@ -19,6 +19,7 @@ cdef enum:
     MAX_SENT_FIELDS = 2048
     FRAMES_BYTES = 65536                 # of heads and frame headers in one pump
     FRAME_BYTES_AT_MOST = 16384 + 16     # what nghttp2 gives at once
+    COPIED_BYTES = 256                   # of a DATA frame: cheaper to copy than to have as a piece of its own
     # Of heads that we send, before HPACK: the largest that HTTP/1 takes, and room for what is added. nghttp2's own bound is 64 KiB.
     SENT_HEAD_BYTES = 1 << 20
     KEPT_TEXT_BYTES = 16384              # a larger text goes back to the allocator
@@ -55,6 +56,7 @@ cdef Shared shared
 include "http2_head.pxi"
 include "http2_guard.pxi"
 include "http2_send.pxi"
+include "http2_upgrade.pxi"
 
 
 cdef void default_options(Http2Options *options) noexcept:
@@ -145,12 +147,15 @@ cdef class Http2Session:
             add_setting(settings, &count, NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, options.hpack_table)
         if options.max_frame != 16384:
             add_setting(settings, &count, NGHTTP2_SETTINGS_MAX_FRAME_SIZE, options.max_frame)
-        add_setting(settings, &count, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options.stream_window)
+        add_setting(settings, &count, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, self.first_window())
         add_setting(settings, &count, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, options.head_bytes)
         return nghttp2_submit_settings(self.ng, NGHTTP2_FLAG_NONE, settings, count) == 0 and (
             options.connection_window <= 65535
             or nghttp2_session_set_local_window_size(self.ng, NGHTTP2_FLAG_NONE, 0, options.connection_window) == 0
         )
+
+    cdef uint32_t first_window(self) noexcept:
+        return self.options.stream_window if self.options.stream_window < FIRST_WINDOW else FIRST_WINDOW
 
     cdef StreamState *upgrade(self, const char *settings, size_t length, int method) noexcept:
         cdef uint8_t payload[1024]
@@ -294,7 +299,25 @@ cdef class Http2Session:
                 nghttp2_session_consume_connection(self.ng, s.unconsumed)
             else:
                 nghttp2_session_consume(self.ng, s.id, s.unconsumed)
+                s.taken += s.unconsumed
+                if not s.held and s.taken >= s.window and s.window < self.options.stream_window:
+                    self.set_window(s, 2 * s.window if 2 * s.window < self.options.stream_window else self.options.stream_window)
             s.unconsumed = 0
+        s.held = False
+
+    cdef void hold(self, StreamState *s) noexcept:
+        cdef uint32_t least = self.first_window()
+        if s.held or s.closed or self.ng == NULL:
+            return
+        s.held = True
+        s.taken = 0
+        if s.window > least:
+            self.set_window(s, s.window // 2 if s.window // 2 > least else least)
+
+    cdef void set_window(self, StreamState *s, uint32_t window) noexcept:
+        s.taken = 0
+        s.window = window
+        nghttp2_session_set_local_window_size(self.ng, NGHTTP2_FLAG_NONE, s.id, <int32_t>window)
 
     # -- streams
 
@@ -305,6 +328,8 @@ cdef class Http2Session:
         memset(s, 0, sizeof(StreamState))
         s.id = id
         s.owner = owner
+        s.room = FIRST_ROOM
+        s.window = self.first_window()
         s.next = self.first
         if self.first != NULL:
             self.first.previous = s
@@ -477,10 +502,13 @@ cdef class Http2Session:
     cdef size_t unsent(self, const StreamState *s) noexcept:
         return s.lent_bytes + s.queue_end - s.queue_start
 
-    cdef bint is_above(self, StreamState *s, size_t limit) noexcept:
+    cdef bint is_above(self, StreamState *s, size_t limit, bint tight) noexcept:
+        if tight and s.room < limit:
+            limit = s.room
         if not s.above and self.unsent(s) > limit:
             s.above = True
             s.limit = limit
+            s.above_ms = self.now_ms
         return s.above
 
     cdef void fail(self, uint32_t code) noexcept:
@@ -562,36 +590,6 @@ cdef void add_setting(nghttp2_settings_entry *settings, int *count, int id, uint
     settings[count[0]].settings_id = id
     settings[count[0]].value = value
     count[0] += 1
-
-
-cdef int64_t base64url(uint8_t *out, size_t capacity, const char *text, size_t length) noexcept:
-    """RFC 4648 5, without padding (RFC 7540 3.2.1); -1 when it is not that, or too long."""
-    cdef uint32_t bits = 0
-    cdef int have = 0, value
-    cdef size_t i, at = 0
-    cdef char c
-    for i in range(length):
-        c = text[i]
-        if b'A' <= c <= b'Z': value = c - c'A'
-        elif b'a' <= c <= b'z': value = c - c'a' + 26
-        elif b'0' <= c <= b'9': value = c - c'0' + 52
-        elif c == b'-': value = 62
-        elif c == b'_': value = 63
-        else: return -1
-        bits = bits << 6 | value
-        have += 6
-        if have >= 8:
-            have -= 8
-            if at == capacity:
-                return -1
-            out[at] = (bits >> have) & 255
-            at += 1
-    return -1 if length % 4 == 1 else <int64_t>at
-
-
-cdef bint is_settings(const char *text, size_t length) noexcept:
-    cdef uint8_t payload[1024]
-    return base64url(payload, sizeof(payload), text, length) % 6 == 0
 
 
 include "http2_python.pxi"

@@ -170,11 +170,17 @@ cdef class Connection:
     def consume(self, int id):
         self.session.consume(self.state(id))
 
+    def hold(self, int id):
+        self.session.hold(self.state(id))
+
+    def window(self, int id):
+        return self.state(id).window
+
     def unsent(self, int id):
         return self.session.unsent(self.state(id))
 
-    def is_above(self, int id, size_t limit):
-        return bool(self.session.is_above(self.state(id), limit))
+    def is_above(self, int id, size_t limit, bint tight=False):
+        return bool(self.session.is_above(self.state(id), limit, tight))
 
     def upgrade(self, bytes settings, bint head_request=False):
         """True: stream 1 is there."""
@@ -224,6 +230,11 @@ cdef class Connection:
     @backlog.setter
     def backlog(self, bint backlog):
         self.session.backlog = backlog
+
+    @property
+    def pieces(self):
+        """How many the last pump made."""
+        return self.session.out_count
 
     @property
     def streams(self):

@@ -100,7 +100,10 @@ cdef bint keep_unsent(Http2Session self, StreamState *s) noexcept:
         memmove(s.queue, s.queue + s.queue_start, waiting)
         s.queue_start, s.queue_end = 0, waiting
     if s.queue_start + need > s.queue_capacity:
-        need = need * 2 if need > FIRST_QUEUE_BYTES else FIRST_QUEUE_BYTES
+        # Large ones are tight: what slow peers make us hold is mostly these.
+        need += need if need < FIRST_QUEUE_BYTES else need // 4
+        if need < FIRST_QUEUE_BYTES:
+            need = FIRST_QUEUE_BYTES
         grown = <char *>realloc(s.queue, need)
         if grown == NULL:
             return False
@@ -121,6 +124,13 @@ cdef void put_frame(Http2Session self, const char *frame, size_t length) noexcep
     memcpy(at, frame, length)
     shared.frames_used += length
     put_piece(self, at, length)
+
+
+cdef inline void put_data(Http2Session self, const char *at, size_t length) noexcept:
+    if length <= COPIED_BYTES:
+        put_frame(self, at, length)
+    else:
+        put_piece(self, at, length)
 
 
 cdef void put_piece(Http2Session self, const char *at, size_t length) noexcept:
@@ -164,7 +174,7 @@ cdef ssize_t read_data(
 cdef int send_data(
     nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *header, size_t length, nghttp2_data_source *source, void *session,
 ) noexcept:
-    """A DATA frame as pieces: its header, and the bytes where they lie."""
+    """A DATA frame as pieces: its header, and the bytes where they lie; few of them go behind the header, so that many frames are one piece."""
     cdef Http2Session self = <Http2Session>session
     cdef StreamState *s = <StreamState *>source.ptr
     cdef Piece *piece
@@ -177,14 +187,14 @@ cdef int send_data(
     if s.queue_end > s.queue_start and length:
         part = s.queue_end - s.queue_start
         part = part if part < length else length
-        put_piece(self, s.queue + s.queue_start, part)
+        put_data(self, s.queue + s.queue_start, part)
         s.queue_start += part
         length -= part
         note_lent(self, s)                       # so that `settle` gives an empty queue back
     while length:
         piece = &s.lent[s.lent_at]
         part = piece.length if piece.length < length else length
-        put_piece(self, piece.at, part)
+        put_data(self, piece.at, part)
         piece.at += part
         piece.length -= part
         s.lent_bytes -= part
@@ -198,6 +208,10 @@ cdef int send_data(
         if s.owner != NULL:
             s.drained = True
             self.tell(s)
+    if s.above_ms and waiting == 0:
+        if self.now_ms - s.above_ms <= ROOM_GROWS_MS and s.room < SIZE_MAX // 2:
+            s.room *= 2
+        s.above_ms = 0
     return 0
 
 

@@ -39,6 +39,8 @@ cdef class Runtime:
     cdef uint64_t random(self) noexcept
     cdef const char *http_date(self) noexcept
     cdef void count_buffered(self, int64_t change) noexcept
+    # Whether so much is held that slow peers get no more than they have earned.
+    cdef bint is_pressed(self) noexcept
     cdef bint is_nearly_full(self) noexcept
     cdef bint is_full(self) noexcept
 

@@ -38,6 +38,9 @@ cdef class Runtime:
     cdef void count_buffered(self, int64_t change) noexcept:
         self.server[SERVER_BUFFERED_BYTES] += change
 
+    cdef bint is_pressed(self) noexcept:
+        return self.server[SERVER_BUFFERED_BYTES] * 8 > self.buffered_limit
+
     cdef bint is_nearly_full(self) noexcept:
         return self.server[SERVER_BUFFERED_BYTES] * 10 > self.buffered_limit * 9
 

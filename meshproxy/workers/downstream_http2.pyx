@@ -69,7 +69,7 @@ cdef class Http2Starter(HttpStarter):
         cdef Http2Options *options = &self.options
         model = config.model.http2
         self.config = config
-        take_options(options, model)
+        take_options(options, model, config.buffer_limit)
         options.allow_connect = model.allow_connect
         options.head_bytes = config.max_head_bytes
         options.headers = min(<int64_t>config.max_headers, MAX_FIELDS)
@@ -512,6 +512,8 @@ cdef class Http2Stream(DownstreamStream):
 
     cdef void pause_request(self) except *:
         self.paused = True
+        if self.state != NULL:
+            self.connection.session.hold(self.state)
 
     cdef void resume_request(self) except *:
         cdef DownstreamHttp2 connection = self.connection
@@ -527,7 +529,7 @@ cdef class Http2Stream(DownstreamStream):
         cdef DownstreamHttp2 connection = self.connection
         # Near the worker's limit any queue is too much.
         cdef size_t limit = 0 if connection.loop.is_nearly_full() else self.exchange.config.buffer_limit
-        return connection.session.is_above(self.state, limit) or connection.transport.is_above()
+        return connection.session.is_above(self.state, limit, connection.loop.is_pressed()) or connection.transport.is_above()
 
     cdef void abort(self, Exchange x) except *:
         self.connection.writer.touch()

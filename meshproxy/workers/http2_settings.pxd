@@ -7,6 +7,6 @@ from meshproxy.codecs.http2 cimport Http2Options
 ctypedef struct Pings:
     int64_t interval_ms, jitter_ms, timeout_ms, idle_ms
 
-# `settings` is a model.Http2Settings. `head_bytes`, `headers` and `allow_connect` are for the caller to say: they hold for one side only.
-cdef void take_options(Http2Options *options, object settings) except *
+# `settings` is a model.Http2Settings; `buffer_limit` is what may be held of the other side for want of a taker. `head_bytes`, `headers` and `allow_connect` are for the caller to say: they hold for one side only.
+cdef void take_options(Http2Options *options, object settings, int64_t buffer_limit) except *
 cdef Pings pings_of(object settings) except *

@@ -1,14 +1,20 @@
 """See the .pxd."""
 
-from meshproxy.codecs.http2 cimport default_options
+from meshproxy.codecs.http2 cimport FIRST_WINDOW, default_options
 
 from meshproxy.proxy.exchange import milliseconds
 
 
-cdef void take_options(Http2Options *options, object settings) except *:
+cdef enum:
+    # A stream's window is at most so many buffers. What is in it was sent before its taker grew slow, and has to be held; a buffer of 1 MiB
+    # lets a stream have what TCP's own window, 6 MiB in Linux's default, gives it over long distances.
+    WINDOW_FACTOR = 4
+
+
+cdef void take_options(Http2Options *options, object settings, int64_t buffer_limit) except *:
     default_options(options)
     options.max_concurrent_streams = settings.max_concurrent_streams
-    options.stream_window = settings.initial_stream_window_bytes
+    options.stream_window = min(<int64_t>settings.initial_stream_window_bytes, max(FIRST_WINDOW, WINDOW_FACTOR * buffer_limit))
     options.connection_window = settings.initial_connection_window_bytes
     options.hpack_table = settings.hpack_table_bytes
     options.max_frame = settings.max_frame_bytes

@@ -79,7 +79,6 @@ cdef extern from "<openssl/ssl.h>":
     void SSL_set_bio(SSL *ssl, BIO *read, BIO *write)
     void SSL_set_accept_state(SSL *ssl)
     void SSL_set_connect_state(SSL *ssl)
-    long SSL_set_mode(SSL *ssl, long mode)
     int SSL_do_handshake(SSL *ssl)
     int SSL_read_ex(SSL *ssl, void *into, size_t room, size_t *got)
     int SSL_write_ex(SSL *ssl, const void *data, size_t length, size_t *taken)

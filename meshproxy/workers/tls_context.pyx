@@ -236,7 +236,8 @@ cdef bytes session_scope(model, dict secrets):
 
 cdef set_common(SSL_CTX *ctx, TlsContext context, params, str newest, tuple ciphers):
     cdef bytes text
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+    # Buffers go when a record is through: a connection may rest for long, and a handshake may never go on.
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS)
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION)
     SSL_CTX_set_min_proto_version(ctx, VERSIONS[params.min_version or "1.2"])
     SSL_CTX_set_max_proto_version(ctx, VERSIONS[params.max_version or newest])

@@ -21,6 +21,7 @@ cdef class TlsTransport(Transport):
     cdef bint broken                     # a fatal error: nothing more may be sent by OpenSSL
     cdef bint says_end                   # a close_notify goes out with what is flushed next
     cdef int afterthoughts
+    cdef bytes early                     # of a client's first record, until it is whole; None = nothing
     cdef bytes held                      # ciphertext read before the protocol paused us; None = none
     cdef bytes failure                   # why the handshake failed, or the connection broke; None = it did not
     cdef readonly bytes alpn             # what was negotiated; None = nothing

@@ -16,6 +16,8 @@ cdef enum:
     PLAIN_BYTES = INBOX_BYTES + RECORD_BYTES + 1024
     SHIP_BYTES = 131072                  # of ciphertext: then it is sent before more is made
     HTTP_LINGER_MS = 1000
+    HANDSHAKE = 22                       # a record's type
+    HEADER_BYTES = 5                     # of a record
 
 cdef extern from "tls_pipe.h":
     ctypedef struct TlsPipe:
@@ -53,6 +55,18 @@ cdef inline void lend(const char *data, size_t length) noexcept:
     ERR_clear_error()
 
 
+cdef inline bint is_partial(const char *data, size_t length) noexcept:
+    """The beginning of a handshake record (RFC 8446 5.1). What is none is OpenSSL's to refuse."""
+    cdef const unsigned char *at = <const unsigned char *>data
+    cdef size_t record
+    if at[0] != HANDSHAKE or (length > 1 and at[1] != 3):
+        return False
+    if length < HEADER_BYTES:
+        return True
+    record = <size_t>at[3] << 8 | at[4]
+    return record <= RECORD_BYTES and length < HEADER_BYTES + record
+
+
 cdef class TlsTransport:
     def __dealloc__(self):
         SSL_free(self.ssl)
@@ -63,7 +77,7 @@ cdef class TlsTransport:
         self.server = True
 
     cdef void begin_server(self) except *:
-        """At the first bytes: a client that sends none costs no more than a socket."""
+        """When the first record is whole: who never sends it costs a socket and what it sent, not the tens of KB that OpenSSL takes to listen."""
         self.ssl = self.context.begin(&self.tag)
         SSL_set_accept_state(self.ssl)
         if not attach_pipe(self.ssl, METHOD, &pipe):
@@ -148,7 +162,6 @@ cdef class TlsTransport:
             if name != NULL:
                 self.info.sni = name
         watch_afterthoughts(self.ssl, &pipe)
-        SSL_set_mode(self.ssl, SSL_MODE_RELEASE_BUFFERS)         # from now on it may rest for long
         self.send_records()
 
     cdef bint may_sign(self) except *:
@@ -206,13 +219,22 @@ cdef class TlsTransport:
 
     cdef void take(self, const char *data, size_t length) except *:
         cdef Protocol protocol = self.protocol
+        cdef bytes early = self.early
+        if self.server and self.ssl == NULL:
+            if early is not None:
+                early = early + data[:length]
+                data, length = <const char *>early, len(early)
+            elif c'A' <= data[0] <= c'Z':
+                self.answer_http()
+                return
+            if is_partial(data, length):
+                self.early = data[:length] if early is None else early
+                return
+            self.early = None
         lend(data, length)
         pipe.afterthoughts = self.afterthoughts
         if self.shaking:
             if self.server and self.ssl == NULL:
-                if c'A' <= data[0] <= c'Z':
-                    self.answer_http()
-                    return
                 self.begin_server()
                 lend(data, length)
             self.shake()
@@ -373,7 +395,7 @@ cdef class TlsTransport:
                 self.say_end()
             if self.ssl != NULL and not self.broken:     # or OpenSSL would forget a session that is still good
                 SSL_set_shutdown(self.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
-            self.held = None
+            self.held = self.early = None
             self.tag.sessions = NULL
         if self.info is not None and self.failure is not None:
             self.info.transport_failure = self.failure

@@ -116,6 +116,11 @@ cdef class End(Protocol):
         return self.transport.afterthoughts
 
     @property
+    def listens(self):
+        """OpenSSL has been asked."""
+        return self.transport.ssl != NULL
+
+    @property
     def queued(self):
         """Bytes of ciphertext that the kernel did not take."""
         return self.transport.queued_bytes

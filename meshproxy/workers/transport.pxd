@@ -19,6 +19,8 @@ cdef class Transport(Gatherer):
     cdef Block *queue_end
     cdef size_t queued_bytes
     cdef size_t high_watermark           # above it `is_above` tells the protocol to stop what feeds this transport
+    cdef size_t room                     # and above this: what a peer has earned that empties it in time
+    cdef int64_t above_ms                # since when the queue was too long; 0 = it has been empty since
     cdef int64_t received, sent          # bytes of the protocol's, in plaintext; what was spliced apart
     cdef int64_t *rx_total               # cells of the owner's block
     cdef int64_t *tx_total
@@ -52,6 +54,7 @@ cdef class Transport(Gatherer):
     # Send borrowed bytes: copied only if the kernel does not take them by the end of this event.
     cdef void write(self, const char *data, size_t length) except *
     cdef bint is_above(self) noexcept
+    cdef size_t limit(self) noexcept
     cdef void half_close(self) except *
     cdef void close(self, int why) except *
     # Close when all is sent; a peer that takes nothing for `grace_ms` is cut.

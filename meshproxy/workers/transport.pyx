@@ -8,6 +8,9 @@ from meshproxy.workers.net cimport *
 
 
 cdef enum:
+    # What waits for a peer that takes nothing, beside what the kernel holds. It doubles, up to the watermark, when it is emptied in time.
+    FIRST_ROOM = 65536
+    ROOM_GROWS_MS = 1000
     COPIED_BYTES = 2048                  # behind what was composed: one slice is sent by a cheaper system call than two
 
 cdef Protocol NOBODY = Protocol()
@@ -26,6 +29,7 @@ cdef class Transport(Gatherer):
         self.loop = loop
         self.protocol = protocol
         self.high_watermark = 1 << 20
+        self.room = FIRST_ROOM
 
     def __dealloc__(self):
         # `close` has given the queue back; only an interpreter that ends comes here with one.
@@ -247,8 +251,9 @@ cdef class Transport(Gatherer):
             self.watch_out()
             if self.close_after_flush:
                 self.start_grace(self.grace_ms)
-            if self.queued_bytes > self.high_watermark:
+            if self.queued_bytes > self.limit() and not self.above:
                 self.above = True
+                self.above_ms = self.loop.now_ms
         elif self.close_after_flush or self.half_close_after_flush:
             self.finish_flush()
 
@@ -317,7 +322,11 @@ cdef class Transport(Gatherer):
             if self.tx_total != NULL:
                 self.tx_total[0] += sent
             self.take_from_queue(sent)
-        if self.above and self.queued_bytes * 2 <= self.high_watermark:
+        if self.queue == NULL and self.above_ms:
+            if self.loop.now_ms - self.above_ms <= ROOM_GROWS_MS and self.room < self.high_watermark:
+                self.room *= 2
+            self.above_ms = 0
+        if self.above and self.queued_bytes * 2 <= self.limit():
             self.above = False
             protocol.on_drained()
             if self.fd < 0:
@@ -347,6 +356,9 @@ cdef class Transport(Gatherer):
             self.queue = block.next
             self.loop.give_block(block)
         self.queue_end = NULL
+
+    cdef size_t limit(self) noexcept:
+        return self.room if self.room < self.high_watermark and self.loop.is_pressed() else self.high_watermark
 
     cdef bint is_above(self) noexcept:
         """True: stop what feeds this transport until `on_drained`. Near the worker's limit any queue is too much."""

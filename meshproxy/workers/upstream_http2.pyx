@@ -29,7 +29,7 @@ cdef class Http2Dialer(Dialer):
         """`model` is the cluster's; `cell`: where its CLUSTER_HTTP2 block begins."""
         cdef Http2Options *options = &self.options
         settings = model.http2
-        take_options(options, settings)
+        take_options(options, settings, model.buffer_limit_bytes)
         options.head_bytes = RESPONSE_HEAD_BYTES
         options.headers = model.max_response_headers
         self.pings = pings_of(settings)
@@ -98,7 +98,7 @@ cdef class Http2UpstreamStream(UpstreamStream):
         cdef UpstreamHttp2 connection = self.connection
         # Near the worker's limit any queue is too much.
         cdef size_t limit = 0 if connection.loop.is_nearly_full() else connection.cluster.buffer_limit
-        return connection.session.is_above(self.state, limit) or connection.transport.is_above()
+        return connection.session.is_above(self.state, limit, connection.loop.is_pressed()) or connection.transport.is_above()
 
     cdef void flush(self) except *:
         self.connection.loop.flush()
@@ -130,6 +130,7 @@ cdef class Http2UpstreamStream(UpstreamStream):
 
     cdef void pause_response(self) except *:
         self.paused = True
+        self.connection.session.hold(self.state)
 
     cdef void resume_response(self) except *:
         self.paused = False

@@ -389,6 +389,52 @@ def test_a_stream_that_was_above_is_told_when_it_has_room() -> None:
     assert not talk.session.is_above(1, 30000)
 
 
+def wider(stream: int, by: int) -> bytes:
+    """A client's windows, open for so much more."""
+    return b"".join(frame(WINDOW_UPDATE, 0, at, by.to_bytes(4, "big")) for at in (0, stream))
+
+
+def filled(talk: Talk) -> int:
+    """How many KiB stream 1 holds when it has enough."""
+    while not talk.session.is_above(1, 1 << 20, tight=True):
+        talk.session.send(1, b"x" * 1024)
+    return talk.session.unsent(1) // 1024
+
+
+def test_room_is_for_those_who_empty_it_in_time() -> None:
+    talk = Talk()
+    talk.feed(talk.head(1, GET))
+    talk.session.respond(1, 200)
+    talk.session.now_ms = 1
+    talk.session.send(1, b"x" * 65535)
+    assert filled(talk) == 33
+    assert talk.session.is_above(1, 1 << 20)     # until it is drained
+
+    for waited_ms, room in ((900, 65), (1000, 129), (1100, 129), (0, 257)):
+        talk.session.now_ms += waited_ms
+        talk.feed(wider(1, talk.session.unsent(1)))
+        talk.session.take()
+        assert talk.session.unsent(1) == 0
+        assert filled(talk) == room
+
+    talk.feed(wider(1, 200 * 1024))              # not all of it
+    talk.session.take()
+    assert filled(talk) == 257
+
+
+def test_small_frames_leave_as_one_piece() -> None:
+    talk = Talk()
+    streams = range(1, 101, 2)
+    for stream in streams:
+        talk.feed(talk.head(stream, GET))
+        talk.session.respond(stream, 200)
+    talk.session.take()
+    for stream in streams:
+        talk.session.lend(stream, b"%03d" % stream)
+    assert {stream: payload for _, _, stream, payload in talk.sent()} == {stream: b"%03d" % stream for stream in streams}
+    assert talk.session.pieces == 1
+
+
 def test_a_transport_that_is_full_holds_data_back_but_not_heads() -> None:
     talk = Talk()
     talk.feed(talk.head(1, GET))
@@ -440,6 +486,41 @@ def test_what_is_consumed_opens_the_window_again() -> None:
     talk.session.consume(1)
     opened = {(stream, int.from_bytes(payload, "big")) for kind, _, stream, payload in talk.sent() if kind == WINDOW_UPDATE}
     assert opened == {(0, 64000), (1, 64000)}
+
+
+def opened(talk: Talk, stream: int = 1) -> int:
+    """By how much the stream's window was opened."""
+    return sum(int.from_bytes(payload, "big") for kind, _, at, payload in talk.sent() if (kind, at) == (WINDOW_UPDATE, stream))
+
+
+def test_a_window_grows_as_it_is_taken_and_shrinks_when_it_is_not() -> None:
+    talk = Talk(eager=False, stream_window=200_000)
+    assert b"\0\4" + (65535).to_bytes(4, "big") in Connection(True, stream_window=200_000).take()
+    talk.feed(talk.head(1, POST, ends=False))
+
+    def come(count: int) -> None:
+        """So many bytes that are taken at once."""
+        while count:
+            part = min(count, 16384)
+            talk.feed(frame(DATA, 0, 1, b"x" * part))
+            talk.session.consume(1)
+            count -= part
+
+    come(65535)
+    assert talk.session.window(1) == 131_070
+    assert opened(talk) > 65535                  # more than what was taken
+    come(131_070)
+    assert talk.session.window(1) == 200_000
+    come(200_000)
+    assert talk.session.window(1) == 200_000     # the largest that it may be
+
+    talk.feed(*[frame(DATA, 0, 1, b"x" * 10_000)] * 10)
+    for window in (100_000, 65535, 65535):
+        talk.session.hold(1)
+        assert talk.session.window(1) == window
+        talk.sent()
+        talk.session.consume(1)
+    assert opened(talk) < 65535                  # all that it had before was used up, and it gets no more than it takes
 
 
 def test_data_for_nobody_opens_the_connections_window() -> None:

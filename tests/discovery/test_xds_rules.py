@@ -218,6 +218,19 @@ def test_the_time_to_wait_begins_with_each_name() -> None:
     assert stream.due_s() == float("inf")
 
 
+def test_who_waits_hears_that_it_is_refused_or_not_there() -> None:
+    missing: list[str] = []
+    watch = Watch({"a", "b", "c"}, lambda update: {"a": "it is bad"} if update.added else {})
+    watch.on_missing = missing.append
+    stream = client(DeltaStream, (EDS.type_url, watch))
+    stream.received(response_of("EDS n=1 a@1 -b", True), 0.0, 0.0)
+    stream.received(response_of("EDS n=2 a@2 -b", True), 0.0, 0.0)
+    assert missing == ["a", "b"], "once each"
+    stream.received(response_of("EDS n=3 c@1 c@1", True), 0.0, 0.0)
+
+    assert missing == ["a", "b", "c"], "a response that is refused as a whole is an answer to all"
+
+
 def test_a_time_to_live_that_is_renewed() -> None:
     gone: list[str] = []
     for kind in (SotwStream, DeltaStream):

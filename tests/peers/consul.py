@@ -48,6 +48,7 @@ class Consul(Peer):
         super().__init__(directory)
         self.binary = program()
         self.port, self.https_port, *self._others = free_ports(7)
+        self.grpc_port = self._others[1]
         self.acl = acl
         self.keep = keep or of > 1
         self.of = of

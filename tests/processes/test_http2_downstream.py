@@ -353,7 +353,7 @@ def test_an_endpoint_that_does_not_read_closes_the_window_of_its_stream_only(mes
     mesh.raw.raw = raw
     with mesh.client() as client:
         client.request(1, [("content-length", str(8 * MIB))], method="POST", path="/raw/slow", ends=False)
-        room, sent = 65536, 0
+        room, sent = 65535, 0
         client.wire.sock.settimeout(0.5)
         try:
             while True:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import json
 import queue
+import random
 import socket
 import struct
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ import pytest
 from tests.peers import bootstrap
 from tests.processes.http2_mesh import http2
 from tests.support.origin import Connection, Origin
-from tests.support.processes import Node
+from tests.support.processes import Node, wait_until
 from tests.support.wire import Client, ClosedError, Stream
 
 LIMIT_S = 20.0
@@ -34,9 +37,15 @@ MIB = 1 << 20
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 CELLS = tuple(itertools.product(("websocket", "connect"), (1, 2), (1, 2)))
 IDLE_S = 0.6
+DRAIN_S = 2
+STREAM_BYTES = 8 * MIB
+BUFFER_BYTES = MIB // 8
+HELD_BYTES = MIB
+"""A buffer, a window of four buffers at most, what one read brings, and a queue's slack."""
 WINDOWS = {"initial_stream_window_size": 256 << 10, "initial_connection_window_size": MIB}
 """What the node may have to hold for a reader that does not read: all that it lets a peer send."""
 
+Cell = tuple[str, int, int]
 Headers = list[tuple[str, str]]
 
 
@@ -77,6 +86,13 @@ class Http1End:
             return True
 
 
+class Peer(h2.connection.H2Connection):
+    """The library takes a GOAWAY for the connection's end; streams that were begun go on (RFC 9113 6.8)."""
+
+    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[Any]]:
+        return [], []
+
+
 class Http2End:
     """One end of a tunnel over HTTP/2: a stream of its own connection."""
 
@@ -86,7 +102,7 @@ class Http2End:
         config = h2.config.H2Configuration(
             client_side=client, header_encoding="utf-8", validate_inbound_headers=False, validate_outbound_headers=False,
         )
-        self.connection = h2.connection.H2Connection(config)
+        self.connection = Peer(config)
         if not client:
             extended = {h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1}
             self.connection.local_settings = h2.settings.Settings(client=False, initial_values=extended)
@@ -281,11 +297,15 @@ TESTS = ("talk", "client-ends", "endpoint-ends", "endpoint-closes", "client-rese
 
 
 @contextlib.contextmanager
-def places(directory: Path, purposes: tuple[str, ...]) -> Iterator[Any]:
+def places(
+    directory: Path, purposes: tuple[str, ...], cells: tuple[Cell, ...] = CELLS, *, windows: dict[str, int] = WINDOWS,
+    buffers: dict[str, int] | None = None,
+) -> Iterator[tuple[Node, Any]]:
     """A node with a cluster and an origin for each cell and purpose, so that no conversation finds another's connection."""
+    buffers = buffers or {}
     with contextlib.ExitStack() as stack:
         clusters, hosts, made, over = [], [], {}, threading.Event()
-        for (kind, downstream, upstream), purpose in itertools.product(CELLS, purposes):
+        for (kind, downstream, upstream), purpose in itertools.product(cells, purposes):
             name = f"{purpose}.{kind}-{downstream}-{upstream}.test"
             arrivals: queue.Queue[Connection] = queue.Queue()
 
@@ -294,8 +314,8 @@ def places(directory: Path, purposes: tuple[str, ...]) -> Iterator[Any]:
                 over.wait()
 
             origin = stack.enter_context(Origin(raw=script))
-            settings = http2(allow_connect=True, **WINDOWS) if upstream == 2 else {}
-            clusters.append(bootstrap.cluster(name, origin.port, **settings))
+            settings = http2(allow_connect=True, **windows) if upstream == 2 else {}
+            clusters.append(bootstrap.cluster(name, origin.port, **settings, **buffers))
             action = {"cluster": name, "timeout": "0s"} | ({"idle_timeout": f"{IDLE_S}s"} if purpose == "idle" else {})
             prefix, tunnel = bootstrap.route("/", action), bootstrap.route("/", action)
             tunnel["match"] = {"connect_matcher": {}}
@@ -304,13 +324,13 @@ def places(directory: Path, purposes: tuple[str, ...]) -> Iterator[Any]:
         stack.callback(over.set)
         listener = bootstrap.http_listener(
             "ingress", 0, hosts, upgrade_configs=[{"upgrade_type": "websocket"}, {"upgrade_type": "CONNECT"}],
-            http2_protocol_options={"allow_connect": True, **WINDOWS},
+            http2_protocol_options={"allow_connect": True, **windows},
         )
-        standing = Node(directory, bootstrap.bootstrap([listener], clusters)).start()
+        standing = Node(directory, bootstrap.bootstrap([listener | buffers], clusters, 0)).start()
         try:
             port = standing.port_of("ingress")
             tunnels = {key: Tunnel(*key[:3], name, port, arrivals) for key, (name, arrivals) in made.items()}
-            yield tunnels
+            yield standing, tunnels
             for tunnel in tunnels.values():
                 for end in tunnel.ends:
                     end.close()
@@ -322,12 +342,19 @@ def places(directory: Path, purposes: tuple[str, ...]) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with places(tmp_path_factory.mktemp("tunnels"), TESTS) as tunnels:
+    with places(tmp_path_factory.mktemp("tunnels"), TESTS) as (_standing, tunnels):
         yield tunnels
 
 
+@pytest.fixture(scope="module")
+def slow_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """With the windows that HTTP/2 has by default, far larger than the buffers."""
+    with places(tmp_path_factory.mktemp("slow"), ("down", "up"), windows={}, buffers={"per_connection_buffer_limit_bytes": BUFFER_BYTES}) as (standing, tunnels):
+        yield standing.status()["admin"], tunnels
+
+
 @pytest.fixture(params=CELLS, ids=lambda cell: f"{cell[0]}-{cell[1]}-to-{cell[2]}")
-def cell(request: pytest.FixtureRequest) -> tuple[str, int, int]:
+def cell(request: pytest.FixtureRequest) -> Cell:
     return request.param
 
 
@@ -389,3 +416,62 @@ def test_only_silence_is_idle(mesh, cell) -> None:
             assert hears.exactly(1) == b"x"
     assert near.is_over()
     assert far.is_over()
+
+
+@pytest.mark.parametrize("way", ["down", "up"])
+def test_a_slow_reader_holds_the_writer_and_loses_nothing(slow_mesh, cell, way: str) -> None:
+    """What the node holds of a long stream has to do with its buffers, not with how much its windows would let in."""
+    admin, tunnels = slow_mesh
+    near, far = tunnels[*cell, way].open()
+    writer, reader = (far, near) if way == "down" else (near, far)
+    data = random.Random(way).randbytes(STREAM_BYTES)
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            writer.send(data)
+            writer.end()
+        except BaseException as error:
+            failures.append(error)
+
+    writing = threading.Thread(target=write, daemon=True)
+    writing.start()
+    most, part = 0, STREAM_BYTES // 16
+    for at in range(0, STREAM_BYTES, part):
+        assert reader.exactly(part) == data[at : at + part]
+        most = max(most, held_bytes(admin))
+    writing.join(LIMIT_S)
+    assert failures == []
+    assert most < HELD_BYTES
+    near.close()
+    far.close()
+
+
+def held_bytes(admin: str) -> int:
+    with urllib.request.urlopen(f"http://{admin}/stats?format=json&filter=server.buffered_bytes") as page:
+        return json.load(page)["stats"][0]["value"]
+
+
+def test_a_node_that_ends_keeps_a_tunnel_for_as_long_as_it_waits(tmp_path: Path, cell) -> None:
+    with places(tmp_path / "node", ("drained",), (cell,)) as (standing, tunnels):
+        tunnel = tunnels[*cell, "drained"]
+        near, far = tunnel.open()
+        standing.expected_end = True
+        stopping = threading.Thread(target=standing.run_command, args=("stop", "--limit", str(DRAIN_S)), daemon=True)
+        stopping.start()
+        assert wait_until(lambda: not listens(tunnel.port), LIMIT_S), "the listener still takes connections"
+        near.send(b"still")
+        assert far.exactly(5) == b"still"
+        far.send(b"here")
+        assert near.exactly(4) == b"here"
+        assert near.is_over()
+        assert far.is_over()
+        stopping.join(LIMIT_S)
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S).close()
+    except OSError:
+        return False
+    return True

@@ -136,6 +136,25 @@ def trickle(talk: Conversation) -> None:
     talk.peer.sock = OneByOne()
 
 
+def test_openssl_is_not_asked_before_the_first_record_is_whole(worker: Worker, context: TlsContext) -> None:
+    """A client that stops within its hello costs what it sent."""
+    with Conversation(worker, context) as talk:
+        for part in (b"\x16", b"\x03", b"\x01\x02", b"\x00", b"x" * 511):
+            talk.sock.sendall(part)
+            worker.turn()
+            assert not talk.end.listens
+        talk.sock.sendall(b"x")
+        assert talk.until_closed()[2].startswith(b"TLS_error")
+        assert talk.end.listens
+
+
+@pytest.mark.parametrize("start", [b"\x15", b"\x16\x02", b"\x16\x03\x01\xff\xff", b"\x80"])
+def test_what_is_no_hello_is_refused_at_once(worker: Worker, context: TlsContext, start: bytes) -> None:
+    with Conversation(worker, context) as talk:
+        talk.sock.sendall(start + b"x" * 11)
+        assert talk.until_closed()[2].startswith(b"TLS_error")
+
+
 def test_data_that_comes_with_the_end_of_the_handshake_is_not_lost(worker: Worker, context: TlsContext) -> None:
     with Conversation(worker, context, worker.client()) as talk:
         peer = talk.peer

@@ -6,6 +6,7 @@ Handlers run in the greenlet of `XdsClient`, one after the other. What they ask 
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -95,6 +96,8 @@ class XdsClient:
         # Threads may only touch the loop by this.
         self._bell = gevent.get_hub().loop.async_()
         self._bell.start(self._wake.set)
+        self._closing = threading.Lock()
+        self._closed = False
         self._context = Context(Dialler(view, lookup), journal, chance, self._post, self._wake.set)
         self._running = gevent.spawn(self._run)
 
@@ -146,7 +149,9 @@ class XdsClient:
         for link in self._links.values():
             link.close()
         self._links.clear()
-        self._bell.close()
+        with self._closing:
+            self._closed = True
+            self._bell.close()
 
     # ---- what is told of it ----
 
@@ -253,8 +258,10 @@ class XdsClient:
 
     def _post(self, link: Any, event: Any) -> None:
         """From a thread."""
-        self._inbox.append((link, event))
-        self._bell.send()
+        with self._closing:
+            if not self._closed:
+                self._inbox.append((link, event))
+                self._bell.send()
 
     def _run(self) -> None:
         while True:

@@ -134,7 +134,8 @@ HTTP2 = Section(
     "http2",
     (
         Row("max_concurrent_streams", Whole(1, 2**31 - 1), "Streams that the peer may have open."),
-        Row("initial_stream_window", _WINDOW, "Bytes of a stream that the peer may send unread.", "initial_stream_window_bytes"),
+        Row("initial_stream_window", _WINDOW, "Most bytes of a stream that the peer may send unread. 64 KiB to begin with, doubled with each window that "
+            "is taken as it comes, never above 4 times `buffer_limit`.", "initial_stream_window_bytes"),
         Row("initial_connection_window", _WINDOW, "Bytes of all streams of a connection.", "initial_connection_window_bytes"),
         Row("hpack_table", Size(0, 1 << 20), "Table of compressed headers, for the peer.", "hpack_table_bytes"),
         Row("max_frame", Size(16384, 16777215), "The largest frame that is taken.", "max_frame_bytes"),

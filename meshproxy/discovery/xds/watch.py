@@ -66,8 +66,8 @@ class Watch:
     """One interest in one kind: in names, or (`names` None) in all that there is.
 
     `handler` gets each update and gives what is wrong with it. `on_missing` hears of a name ("" = of everything) that did not come within
-    `fetch_timeout_s` seconds (0 = it is waited for without end) or whose first response was refused as a whole: whoever waits, goes on
-    without. `on_failed` hears why the control plane cannot be asked, `on_heard` that it says something again.
+    `fetch_timeout_s` seconds (0 = it is waited for without end), that is refused at its first coming, or that the control plane says it
+    does not have: whoever waits, goes on without. `on_failed` hears why the control plane cannot be asked, `on_heard` that it says something again.
     """
 
     def __init__(self, names: Iterable[str] | None, handler: Callable[[Update], Errors], fetch_timeout_s: float = 0.0) -> None:
@@ -89,8 +89,8 @@ class Watch:
 
     def tell(self, update: Update, at_s: float) -> Errors:
         """Hand it over; gives what is wrong. `at_s` is UNIX time."""
-        for name in [""] if self.names is None else [*(item.name for item in update.added), *update.removed]:
-            self.waiting.pop(name, None)
+        answered = [""] if self.names is None else [*(item.name for item in update.added), *update.removed]
+        first = [name for name in answered if self.waiting.pop(name, None) is not None]
         try:
             errors = self.handler(update)
         except Exception as error:
@@ -100,6 +100,10 @@ class Watch:
             self.counts.rejected("; ".join(f"{name}: {text}" if name else text for name, text in errors.items()))
         else:
             self.counts.accepted(update.version, at_s)
+        for name in first:
+            if name in errors or name in update.removed:
+                # Who waits has its answer, though not the one it hoped for.
+                self.on_missing(name)
         return errors
 
     def refuse(self, error: str) -> None:
