@@ -4,8 +4,8 @@ Turns: since Linux 6.12 whoever wakes with a shorter turn to come than that of w
 to some milliseconds for the end of it. A process whose turns are long has the same share of the processor as before, in what others leave.
 Anybody may ask for it; an older kernel does not know of it, and lets who wakes go first in any case.
 
-The way back from SCHED_IDLE is open to a process whose limit of nice values (RLIMIT_NICE) reaches the nice value that it has, 20 for nice 0, and to one
-with CAP_SYS_NICE. Nobody gains by such a limit: it lets a process be what it is already. A nice value in the place of SCHED_IDLE would
+The way back from SCHED_IDLE is open to a process whose limit of nice values (RLIMIT_NICE) reaches the nice value that it has, 20 for nice
+0, and to one with CAP_SYS_NICE. Nobody gains by such a limit: it lets a process be what it is already. A nice value in the place of SCHED_IDLE would
 not do: who wakes beside a nice process still waits for the scheduler's tick, which is 4 ms.
 """
 

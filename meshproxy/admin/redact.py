@@ -11,7 +11,8 @@ SECRET_NAME = re.compile(
     r"authorization|cookie|session[_-]?id|bearer|jwt|hmac",
     re.IGNORECASE,
 )
-EXACT_NAMES = frozenset({"key", "key_pem", "auth", "pwd", "pass"})
+EXACT_NAMES = frozenset({"key", "key_pem", "auth", "pwd", "pass", "initial_metadata"})
+"""Headers of calls to control planes (`initial_metadata`) are where their tokens are."""
 USER_INFO = re.compile(r"(?<=://)[^/@\s]+:[^/@\s]+(?=@)")
 """`user:password` in an URL, under any name."""
 

@@ -26,7 +26,9 @@ class WorkerCount(click.ParamType):
 
 
 @click.command()
-@click.option("-c", "--config", "path", metavar="FILE", help=f"The configuration, or consul://HOST:PORT/PREFIX.  [default: {' or '.join(DEFAULT_FILES)}]")
+@click.option(
+    "-c", "--config", "path", metavar="FILE", help=f"The configuration, or consul://HOST:PORT/PREFIX.  [default: {' or '.join(DEFAULT_FILES)}]",
+)
 @click.option("--workers", type=WorkerCount(), metavar="N|auto", help="Worker processes.  [default: the configuration's, else auto]")
 @click.option("--control", metavar="PATH", default="", help="Where to make the control socket.  [default: the configuration's]")
 @click.option("--log-level", type=click.Choice(LEVELS), help="What is logged to stderr.  [default: the configuration's]")

@@ -9,9 +9,9 @@ import textwrap
 from pathlib import Path
 
 from meshproxy.config.native.actions import DIRECT, REDIRECT, RETRY, WEIGHTED
+from meshproxy.config.native.catalog import CATALOG
 from meshproxy.config.native.chain import CHAIN, MATCH
 from meshproxy.config.native.cluster import BREAKERS, CLUSTER, ENDPOINT, RETRY_BUDGET, UPSTREAM_HTTP2
-from meshproxy.config.native.catalog import CATALOG
 from meshproxy.config.native.consul import CONSUL, REGISTRATION
 from meshproxy.config.native.control_plane import CONTROL_PLANE, EDS, RDS, SDS
 from meshproxy.config.native.discovery import CONSUL_SERVER, CONSUL_SERVICE, DNS_SRV, SOURCE

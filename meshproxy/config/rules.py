@@ -35,7 +35,7 @@ def regex(pattern: str) -> str:
 def tag_regex(pattern: str) -> str:
     """RE2 with a group for the value, or two."""
     wrong = regex(pattern)
-    if not wrong and not 1 <= re2.compile(pattern).groups:
+    if not wrong and re2.compile(pattern).groups < 1:
         return f'regex "{pattern}" has no group: nothing of the name would be the value. Put it in parentheses.'
     return wrong
 

@@ -199,7 +199,7 @@ class Configuration:
 
     def note_rows(self, change: Change) -> None:
         """Writes into `change` how the directory differs from what the agent was told last."""
-        for key, cell in sorted(self.allocator.changed_rows().items(), key=lambda each: each[1] or 0):
+        for key, cell in sorted(self.allocator.changed_rows().items(), key=lambda each: (each[1] or 0, each[0])):
             if cell is None:
                 if self._rows.pop(key, None) is not None:
                     change.rows_removed.append(key)

@@ -12,6 +12,9 @@ from meshproxy.workers.tls_certificate cimport Credential, why
 
 from meshproxy.workers.tls_certificate_choice import choices
 
+cdef extern from "<openssl/ssl.h>":
+    long SSL_MODE_NO_AUTO_CHAIN
+
 cdef enum:
     SERVER_SESSIONS = 4096               # stateful ones of a chain in this worker: with a client's certificate some 4 KiB each
     STAPLE_LENIENT = 0
@@ -236,8 +239,10 @@ cdef bytes session_scope(model, dict secrets):
 
 cdef set_common(SSL_CTX *ctx, TlsContext context, params, str newest, tuple ciphers):
     cdef bytes text
+    cdef long mode = SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
     # Buffers go when a record is through: a connection may rest for long, and a handshake may never go on.
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS)
+    # The chain is what its secret says. OpenSSL would look for the rest among those that it trusts peers by, in each handshake anew.
+    SSL_CTX_set_mode(ctx, mode | SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN)
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION)
     SSL_CTX_set_min_proto_version(ctx, VERSIONS[params.min_version or "1.2"])
     SSL_CTX_set_max_proto_version(ctx, VERSIONS[params.max_version or newest])

@@ -12,7 +12,7 @@ from meshproxy.admin.redact import SHOWN, is_secret, redact
     [
         "password", "db_password", "dbPassword", "passwd", "passphrase", "token", "accessToken", "access_token", "x-auth-token",
         "api_key", "apiKey", "API-KEY", "private_key", "key", "secret", "client_secret", "credentials",
-        "authorization", "Proxy-Authorization", "cookie", "set-cookie",
+        "authorization", "Proxy-Authorization", "cookie", "set-cookie", "initial_metadata",
     ],
 )
 def test_secret_names(name: str) -> None:

@@ -9,7 +9,20 @@ import msgspec
 from meshproxy.config.load import load_text
 from meshproxy.config.native.node import TOP
 from meshproxy.config.plan import NEEDS_RESTART, plan, text_of
-from meshproxy.model import ResourceKind, Snapshot
+from meshproxy.model import (
+    Cluster,
+    ConfigSource,
+    Dynamic,
+    EdsSource,
+    FilterChain,
+    GrpcService,
+    HttpConnectionManager,
+    Listener,
+    ResourceKind,
+    Secret,
+    Snapshot,
+    SocketAddress,
+)
 from meshproxy.model.tls import without_keys
 from tests.support.certificates import Authority, Issued
 
@@ -39,6 +52,27 @@ clusters:
 
 def snapshot(text: str) -> Snapshot:
     return load_text(text, {}).snapshot
+
+
+def called(token: str) -> Snapshot:
+    """A node whose control plane is asked with a token, for everything that can be asked for."""
+    source = ConfigSource(kind="grpc", services=(GrpcService(cluster="xds", initial_metadata=(("x-token", token),)),))
+    manager = HttpConnectionManager(stat_prefix="a", route_table="r", rds=source)
+    return Snapshot(
+        listeners=(Listener(name="a", addresses=(SocketAddress("127.0.0.1", 1),), chains=(FilterChain(terminal=manager),)),),
+        clusters=(Cluster(name="web", discovery="found", sources=(EdsSource(source=source),)),),
+        secrets=(Secret(name="s", source=source, sds_name="s"),),
+        dynamic=Dynamic(ads=source, cds=ConfigSource(), lds=source),
+    )
+
+
+def test_a_control_plane_is_a_setting_and_its_token_is_not_shown() -> None:
+    old, new = called("sesame"), called("other")
+
+    assert "setting dynamic" in text_of(plan(Snapshot(), new))
+    # What is shown is the same, and the node's own word for it too.
+    assert plan(old, new) == []
+    assert "sesame" not in text_of(plan(old, Snapshot())) + text_of(plan(Snapshot(), old))
 
 
 def test_a_secret_that_changed_is_named_and_not_shown() -> None:

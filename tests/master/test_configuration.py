@@ -12,6 +12,8 @@ from meshproxy.model import (
     ConsulCatalog,
     ConsulServer,
     ConsulService,
+    Dynamic,
+    EdsSource,
     Endpoint,
     EndpointSet,
     FilterChain,
@@ -213,6 +215,23 @@ def test_the_agent_hears_of_new_blocks_before_and_of_gone_ones_after() -> None:
     after = Change(change.version, [], [])
     configuration.note_rows(after)
     assert after.rows_removed == [("CLUSTER", "a"), ("HOST", "a/127.0.0.1:1")]
+
+
+def test_tokens_of_control_planes_are_not_in_the_snapshot_that_is_shown() -> None:
+    source = ConfigSource(kind="grpc", services=(GrpcService(cluster="xds", initial_metadata=(("x-token", "sesame"),)),))
+    manager = HttpConnectionManager(stat_prefix="a", route_table="r", rds=source)
+    listener = Listener(name="a", addresses=(SocketAddress("127.0.0.1", 1),), chains=(FilterChain(terminal=manager),))
+    written = Snapshot(
+        listeners=(listener,), secrets=(Secret(name="s", source=source, sds_name="s"),), dynamic=Dynamic(ads=source),
+        clusters=(Cluster(name="web", discovery="found", sources=(EdsSource(source=source),)),),
+    )
+    configuration = table()
+    settings = NodeSettings(node=written.node, stats=written.stats, dynamic=written.dynamic)
+    configuration.commit(configuration.prepare_all(resources_of(written), settings, written.process))
+
+    shown = str(configuration.snapshot())
+    assert "sesame" not in shown
+    assert shown.count("[redacted]") == 4
 
 
 def test_the_snapshot_is_as_it_was_written() -> None:

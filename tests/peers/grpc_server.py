@@ -2,7 +2,7 @@
 
 The service `test.Echo` speaks bytes. `Unary` answers its message twice over, `Fail` ends with the status and words that the message says,
 `Slow` sleeps as many milliseconds as it says, `Stream` sends the message so many times as its first byte says, `Both` echoes each message
-as it comes, `Collect` answers the number of messages.
+as it comes, `Collect` answers the number of messages, `Numbered` sends what `numbered` says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.peers.process import Peer, free_ports, peer_environment
 
 SERVER = """
-import sys, time
+import json, sys, time
 from concurrent import futures
 import grpc
 
@@ -32,7 +32,13 @@ def both(messages, context):
     for message in messages:
         yield message
 
+def numbered(message, context):
+    tag, count, size = message.split()
+    for number in range(int(count)):
+        yield (tag + b" %d " % number).ljust(int(size), b".")
+
 methods = {
+    "Numbered": grpc.unary_stream_rpc_method_handler(numbered),
     "Unary": grpc.unary_unary_rpc_method_handler(lambda message, context: message * 2),
     "Fail": grpc.unary_unary_rpc_method_handler(fail),
     "Slow": grpc.unary_unary_rpc_method_handler(slow),
@@ -40,7 +46,8 @@ methods = {
     "Collect": grpc.stream_unary_rpc_method_handler(lambda messages, context: str(sum(1 for _ in messages)).encode()),
     "Both": grpc.stream_stream_rpc_method_handler(both),
 }
-server = grpc.server(futures.ThreadPoolExecutor(int(sys.argv[2])), options=(("grpc.max_receive_message_length", 64 << 20),))
+options = [("grpc.max_receive_message_length", 64 << 20), *json.loads(sys.argv[3]).items()]
+server = grpc.server(futures.ThreadPoolExecutor(int(sys.argv[2])), options=options)
 server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", methods),))
 server.add_insecure_port("127.0.0.1:" + sys.argv[1])
 server.start()
@@ -77,18 +84,25 @@ print(json.dumps([main(call) for call in json.loads(sys.argv[2])]))
 """
 
 
+def numbered(tag: bytes, number: int, size_bytes: int) -> bytes:
+    """A message of `Numbered`, which is asked for by "tag count size"."""
+    return (tag + b" %d " % number).ljust(size_bytes, b".")
+
+
 class GrpcServer(Peer):
     """grpcio's server, HTTP/2 in plaintext."""
 
     name = "grpcio"
 
-    def __init__(self, directory: Path, threads: int = 16) -> None:
+    def __init__(self, directory: Path, threads: int = 16, **options: int) -> None:
+        """`options`: grpc's, without the `grpc.` before their names."""
         super().__init__(directory)
         self.port = free_ports(1)[0]
         self.threads = threads
+        self.options = {f"grpc.{name}": value for name, value in options.items()}
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", SERVER, str(self.port), str(self.threads)]
+        return [sys.executable, "-c", SERVER, str(self.port), str(self.threads), json.dumps(self.options)]
 
     def ports(self) -> list[int]:
         return [self.port]

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.peers.process import Peer, PeerMissingError, free_ports, peer_environment
+from tests.peers.npm import package
+from tests.peers.process import Peer, free_ports
 
 VERSION = "0.9.0"
-FETCH_LIMIT_S = 300
 NEVER_MS = 3_600_000
 """Between flushes: what came in stays to be asked for."""
-
-
-def folder() -> Path:
-    """Where the daemon is; fetched at first use. Raises PeerMissingError when it cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meshproxy"
-    found = cache / f"statsd-{VERSION}"
-    if not shutil.which("node"):
-        raise PeerMissingError("node is not installed: apt-get install nodejs npm (scripts/setup --test does)")
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "statsd.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (found / "node_modules" / "statsd").is_dir():
-            _fetch(found)
-    return found
-
-
-def _fetch(target: Path) -> None:
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        # Its optional syslog module has native code that new versions of node do not compile.
-        done = subprocess.run(
-            ["npm", "install", "--prefix", str(partial), "--ignore-scripts", "--no-audit", "--no-fund", f"statsd@{VERSION}"],
-            capture_output=True, text=True, timeout=FETCH_LIMIT_S, env=peer_environment(),
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PeerMissingError(f"statsd {VERSION} cannot be fetched with npm: {error}") from None
-    if done.returncode != 0:
-        raise PeerMissingError(f"statsd {VERSION} cannot be fetched with npm:\n{done.stderr[-500:]}")
-    shutil.rmtree(target, ignore_errors=True)
-    # Renamed when whole, so that a fetch that was cut short is not taken for a daemon.
-    partial.rename(target)
 
 
 class Statsd(Peer):
@@ -61,7 +25,7 @@ class Statsd(Peer):
 
     def __init__(self, directory: Path, port: int = 0) -> None:
         super().__init__(directory)
-        self._folder = folder()
+        self._folder = package("statsd", VERSION)
         tcp, self.management_port = free_ports(2)
         self.port = port or tcp
         servers = [

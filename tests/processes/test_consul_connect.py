@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,13 +14,24 @@ from typing import Any
 import pytest
 
 from tests.peers.consul import Consul
-from tests.peers.process import PeerMissingError, free_ports
+from tests.peers.process import Peer, PeerMissingError, free_ports
 from tests.support.origin import Origin, answer
-from tests.support.processes import Node, wait_until
+from tests.support.processes import COMMAND, Node, wait_until
 from tests.support.wire import Client, ClosedError, get
 
 PATIENCE_S = 30.0
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napi"
+
+
+def status_at(port: int, path: str = "/", method: str = "GET") -> int:
+    """Of a request on a connection of its own; 0 for no answer."""
+    try:
+        with Client(port) as client:
+            client.send(get(path, "mesh.test", "Connection: close", method=method))
+            return client.answer().status
+    except (ClosedError, ConnectionError):
+        return 0
 
 
 @dataclasses.dataclass
@@ -35,21 +47,10 @@ class Mesh:
         self.consul.ask("PUT", "/v1/config", {"Kind": "service-intentions", "Name": destination, "Sources": [{"Name": "web", **source}]})
 
     def api(self, path: str = "/", method: str = "GET") -> int:
-        """The status; 0 for none."""
-        try:
-            with Client(self.api_port) as client:
-                client.send(get(path, "api", "Connection: close", method=method))
-                return client.answer().status
-        except (ClosedError, ConnectionError):
-            return 0
+        return status_at(self.api_port, path, method)
 
     def db(self) -> int:
-        try:
-            with Client(self.db_port) as client:
-                client.send(get("/", "db", "Connection: close"))
-                return client.answer().status
-        except (ClosedError, ConnectionError):
-            return 0
+        return status_at(self.db_port)
 
     def becomes(self, wanted: int, ask: Any) -> None:
         seen: list[int] = []
@@ -129,3 +130,41 @@ def test_who_has_no_certificate_of_the_mesh_is_not_served(mesh: Mesh) -> None:
     with Client(port) as client:
         client.send(get("/"))
         assert b"200 OK" not in client.rest()
+
+
+class Launched(Peer):
+    """A sidecar that Consul's own launcher starts in Envoy's place: `consul connect envoy` becomes the node."""
+
+    name = "meshproxy"
+
+    def __init__(self, directory: Path, consul: Consul, service: str) -> None:
+        super().__init__(directory)
+        (self._admin,) = free_ports(1)
+        self._consul = consul
+        self._service = service
+        self._program = directory / "envoy"
+        self._program.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} envoy "$@"\n')
+        self._program.chmod(0o755)
+
+    def command(self) -> list[str]:
+        consul = self._consul
+        return [
+            str(consul.binary), "connect", "envoy", "-sidecar-for", self._service, "-http-addr", f"127.0.0.1:{consul.port}",
+            "-grpc-addr", f"127.0.0.1:{consul.grpc_port}", "-admin-bind", f"127.0.0.1:{self._admin}", "-envoy-binary", str(self._program),
+            "--", "--concurrency", "1", "-l", "warning",
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "MESHPROXY_CONTROL": str(self.directory / "control.sock"), "PYTHONPATH": str(ROOT)}
+
+    def ports(self) -> list[int]:
+        return [self._admin]
+
+
+def test_consuls_launcher_starts_it_in_envoys_place(mesh: Mesh, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    port, public = free_ports(2)
+    sidecar = {"Port": public, "Proxy": {"Upstreams": [{"DestinationName": "api", "LocalBindPort": port}]}, "Checks": []}
+    mesh.consul.register("shop", 1, id="shop", Connect={"SidecarService": sidecar})
+    with Launched(tmp_path / "shop", mesh.consul, "shop") as shop:
+        assert wait_until(lambda: status_at(port) == 200, PATIENCE_S, shop.pid), shop.output()[-2000:]

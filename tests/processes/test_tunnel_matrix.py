@@ -349,7 +349,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def slow_mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """With the windows that HTTP/2 has by default, far larger than the buffers."""
-    with places(tmp_path_factory.mktemp("slow"), ("down", "up"), windows={}, buffers={"per_connection_buffer_limit_bytes": BUFFER_BYTES}) as (standing, tunnels):
+    buffers = {"per_connection_buffer_limit_bytes": BUFFER_BYTES}
+    with places(tmp_path_factory.mktemp("slow"), ("down", "up"), windows={}, buffers=buffers) as (standing, tunnels):
         yield standing.status()["admin"], tunnels
 
 

@@ -114,7 +114,8 @@ def test_pieces_are_small_whatever_is_counted() -> None:
 
 
 TAGS = TagRules((
-    StatsTag(name="dc", value="east"), StatsTag(name="svc.name", regex=r"^cluster\.(?:x~)?(([a-z])\.)"), StatsTag(name="all", regex=r"^http\.(in)"),
+    StatsTag(name="dc", value="east"), StatsTag(name="svc.name", regex=r"^cluster\.(?:x~)?(([a-z])\.)"),
+    StatsTag(name="all", regex=r"^http\.(in)"),
     StatsTag(name="envoy.cluster_name", regex="cluster.(a)."), StatsTag(name="empty", regex="cluster(z*)"),
 ))
 
@@ -123,7 +124,8 @@ def test_tags_of_the_configuration_are_labels_too(mesh: Mesh) -> None:
     found = samples("".join(text(read(mesh), make_query(), BUCKETS_MS, TAGS)))
     at = {(name.removesuffix("_total"), labels): value for (name, labels), value in found.items()}
 
-    assert at["envoy_cluster_upstream_rq", frozenset({("envoy_cluster_name", "a"), ("svc_name", "a"), ("dc", "east"), ("envoy_response_code", "503")})] == 1
+    labels = {("envoy_cluster_name", "a"), ("svc_name", "a"), ("dc", "east"), ("envoy_response_code", "503")}
+    assert at["envoy_cluster_upstream_rq", frozenset(labels)] == 1
     assert at["envoy_http_downstream_rq_xx", frozenset(
         {("envoy_http_conn_manager_prefix", "in"), ("all", "in"), ("dc", "east"), ("envoy_response_code_class", "2")}
     )] == 2

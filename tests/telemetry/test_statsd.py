@@ -62,7 +62,8 @@ def test_plain_lines() -> None:
 def test_dogstatsd_lines_have_tags_of_the_configuration() -> None:
     made = Lines("dogstatsd", "mp", TagRules((StatsTag(name="dc", value="e|st"), StatsTag(name="svc", regex=r"cluster\.((a)\.)"))))
 
-    assert [line.decode() for line in made.of(flush_of(busy_mesh(1500)))][1] == "mp.cluster.upstream_rq_active:1|g|#envoy.cluster_name:a,dc:e_st,svc:a"
+    lines = [line.decode() for line in made.of(flush_of(busy_mesh(1500)))]
+    assert lines[1] == "mp.cluster.upstream_rq_active:1|g|#envoy.cluster_name:a,dc:e_st,svc:a"
 
 
 def test_dogstatsd_lines_have_envoys_tags() -> None:

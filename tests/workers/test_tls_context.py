@@ -103,6 +103,16 @@ def test_the_chain_is_shown(worker: Worker) -> None:
         talk.peer.shake()                                            # the client trusts the root only
 
 
+def test_whom_we_trust_is_not_shown(worker: Worker) -> None:
+    """The chain is the secret's, also where the authority that clients are checked by has issued it too."""
+    issued = worker.authority.issue("mesh.test")
+    model = DownstreamTls(certificates=("server",), validation=PeerValidation(trusted_ca="ca"))
+    with Conversation(worker, worker.context(model, worker.secrets(server=issued)), worker.client()) as talk:
+        chain = talk.peer.shake().tls._sslobj.get_unverified_chain()
+
+        assert [each.public_bytes() for each in chain] == [issued.pem.decode()]
+
+
 @pytest.mark.parametrize(("params", "expected"), [
     (TlsParameters(), "TLSv1.3"), (TlsParameters(max_version="1.2"), "TLSv1.2"),
     (TlsParameters(min_version="1.0", max_version="1.1", ciphers=("ECDHE-ECDSA-AES128-SHA",)), "TLSv1.1"),

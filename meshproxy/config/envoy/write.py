@@ -34,7 +34,9 @@ def to_data(snapshot: Snapshot) -> tuple[Data, list[str]]:
         data["stats_sinks"] = [sink for item in stats.sinks if (sink := _sink(item, lost)) is not None]
     if stats.tags:
         data["stats_config"] = {
-            "stats_tags": [{"tag_name": tag.name, **({"regex": tag.regex} if tag.regex else {"fixed_value": tag.value})} for tag in stats.tags]
+            "stats_tags": [
+                {"tag_name": tag.name, **({"regex": tag.regex} if tag.regex else {"fixed_value": tag.value})} for tag in stats.tags
+            ],
         }
     if stats.flush_interval_s != Stats().flush_interval_s:
         data["stats_flush_interval"] = duration(stats.flush_interval_s)
