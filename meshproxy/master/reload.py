@@ -180,7 +180,7 @@ class Reloader:
 
     def _roll_out(self, underway: Underway, now_s: float) -> Rollout:
         node, change = self.node, underway.change
-        if now_s >= underway.warm_by_s and (cold := node.configuration.cold(change.upserts)):
+        if underway.asked is None and now_s >= underway.warm_by_s and (cold := node.configuration.cold(change.upserts)):
             node.journal.warning("names are not resolved yet", clusters=" ".join(cold), waited_s=node.command.patience.warm_s)
         self._take_found(change)
         self.crew.configure(change.for_workers(), underway.resocketed)

@@ -483,3 +483,20 @@ def test_nobody_waits_for_long(scene, monkeypatch) -> None:
 
     assert node.view.listeners().__next__().name == "one"
     assert node.view.cluster("old") is None
+
+
+def test_what_a_control_plane_that_is_there_does_not_have_is_not_taken_from_the_disk(scene) -> None:
+    first = scene()
+    first.say(CDS.type_url, full=True)
+    first.say(LDS.type_url, listener("one", "r"), full=True)
+    first.say(RDS.type_url, table("r"))
+    first.join.end()
+
+    node = scene()
+    node.say(CDS.type_url, full=True)
+    node.say(LDS.type_url, listener("one", "r"), full=True)
+    node.asked[RDS.type_url].missing("r")
+    node.turn()
+
+    assert node.put() == [("LISTENER", "one")]
+    assert node.join.gauges()["control_plane.last_known_good"] == 0

@@ -81,7 +81,7 @@ def test_ten_lines_are_enough(tmp_path: Path, plane: ControlPlane, origins: list
     (port,) = free_ports(1)
     give_all(plane, port, origins[0])
 
-    with Node(tmp_path, bootstrap(plane), workers=2) as node:
+    with node_of(tmp_path, bootstrap(plane), workers=2) as node:
         assert who(port) == "0", "ready means that it serves"
         dump = json.loads(admin(node, "/config_dump?include_eds"))["configs"]
         sections = {name: entries for config in dump for name, entries in config.items() if name.startswith("dynamic_")}
@@ -103,7 +103,7 @@ def test_changes_under_load_fail_nobody(tmp_path: Path, plane: ControlPlane, ori
     (port,) = free_ports(1)
     give_all(plane, port, origins[0])
 
-    with Node(tmp_path, bootstrap(plane), workers=2) as node, Load(port, 8) as load:
+    with node_of(tmp_path, bootstrap(plane), workers=2) as node, Load(port, 8) as load:
         for number in range(30):
             plane.give(EDS=[endpoints("web", origins[number % 3].port)])
             load.wait_answers(20)
@@ -122,7 +122,7 @@ def test_a_cluster_or_routes_that_are_not_there_yet(tmp_path: Path, plane: Contr
     port, other = free_ports(2)
     plane.give(CDS=[cluster("web")], EDS=[endpoints("web", origins[0].port)], LDS=[listener("in", port, "r")], RDS=[routes("r", "late")])
 
-    with Node(tmp_path, bootstrap(plane)) as node:
+    with node_of(tmp_path, bootstrap(plane)) as node:
         assert who(port) == "503"
         plane.give(CDS=[cluster("web"), cluster("late")], EDS=[endpoints("web", origins[0].port), endpoints("late", origins[1].port)])
         becomes(node, lambda: who(port), "1")
@@ -141,7 +141,7 @@ def test_the_good_goes_live_and_the_bad_is_named(tmp_path: Path, plane: ControlP
     port, other = free_ports(2)
     give_all(plane, port, origins[0])
 
-    with Node(tmp_path, bootstrap(plane)) as node, Origin(_saying(7)) as holder:
+    with node_of(tmp_path, bootstrap(plane)) as node, Origin(_saying(7)) as holder:
         plane.give(LDS=[listener("in", port, "r"), listener("bad", holder.port, "r"), listener("good", other, "r")])
         assert 'listener "bad": cannot bind' in plane.wait_error("LDS")
         becomes(node, lambda: who(other), "0")
@@ -158,7 +158,7 @@ def test_a_control_plane_that_is_killed_and_comes_back(tmp_path: Path, plane: Co
     (port,) = free_ports(1)
     give_all(plane, port, origins[0])
 
-    with Node(tmp_path, bootstrap(plane), workers=2) as node, Load(port, 4) as load:
+    with node_of(tmp_path, bootstrap(plane), workers=2) as node, Load(port, 4) as load:
         plane.stop()
         load.wait_answers(100)
         becomes(node, lambda: "control_plane.connected_state: 0" in admin(node, "/stats"), True)
@@ -175,7 +175,7 @@ def test_an_agent_that_is_killed_under_load(tmp_path: Path, plane: ControlPlane,
     (port,) = free_ports(1)
     give_all(plane, port, origins[0])
 
-    with Node(tmp_path, bootstrap(plane), workers=2) as node, Load(port, 4) as load:
+    with node_of(tmp_path, bootstrap(plane), workers=2) as node, Load(port, 4) as load:
         for number in range(3):
             before = node.status()["agent"]["pid"]
             os.kill(before, signal.SIGKILL)
@@ -195,7 +195,7 @@ def test_a_reload_keeps_what_came_and_a_file_without_control_planes_drops_it(
     give_all(plane, port, origins[0])
     config = bootstrap(plane)
 
-    with Node(tmp_path, config) as node:
+    with node_of(tmp_path, config) as node:
         mine = listener("mine", own, route_config=routes("m", "web2"))
         static = {"clusters": [*config["static_resources"]["clusters"], {**cluster("web2"), "eds_cluster_config": {
             "eds_config": {"ads": {}, "resource_api_version": "V3"}, "service_name": "web"}}], "listeners": [mine]}

@@ -64,6 +64,8 @@ class Join:
         """Type URLs of what was said, or will not be, about all there is."""
         self._entrances_begun = False
         self._looking = False
+        self._spoken = False
+        """A control plane said something since this agent was born: what it does not have then, it does not have any more."""
         self._reborn = any(each.origin == "xds" for each in view.all_resources())
         """A newborn agent after another, or under a new master: what is known on disk is in force."""
         self.from_disk: set[str] = set()
@@ -151,6 +153,7 @@ class Join:
         return errors
 
     def _said(self, type_url: str, source: ConfigSource, update: Update, errors: Errors) -> None:
+        self._spoken = True
         standing = self._standings.setdefault((type_url, source), Standing())
         standing.failed = ""
         standing.refused = "; ".join(f"{name}: {error}" for name, error in errors.items())
@@ -221,7 +224,8 @@ class Join:
         if named is None:
             return
         self._failed(type_url, source, why)
-        kept = {} if self._reborn and type_url == EDS.type_url else self._last_good.load(type_url)
+        known = self._spoken or (self._reborn and type_url == EDS.type_url)
+        kept = {} if known else self._last_good.load(type_url)
         for name in [each for each in names if each in named.names and not named.is_here(each)]:
             named.missed.add(name)
             if name in kept:
