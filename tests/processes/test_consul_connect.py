@@ -155,7 +155,7 @@ class Launched(Peer):
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "MESHPROXY_CONTROL": str(self.directory / "control.sock"), "PYTHONPATH": str(ROOT)}
+        return {**super().environment(), "MESHPROXY_CONTROL": str(self.directory / "control.sock"), "MESHPROXY_STATE": str(self.directory), "PYTHONPATH": str(ROOT)}
 
     def ports(self) -> list[int]:
         return [self._admin]

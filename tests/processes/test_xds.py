@@ -43,7 +43,7 @@ def _saying(number: int) -> Callable[[Connection, Request], None]:
 
 def node_of(directory: Path, config: Json, **settings: Any) -> Node:
     """Its state is the test's own."""
-    return Node(directory, config, environment={"MESHPROXY_STATE": str(directory / "state")}, **settings)
+    return Node(directory, config, **settings)
 
 
 def who(port: int) -> str:

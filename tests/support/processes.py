@@ -64,7 +64,8 @@ class Node(Peer):
     def environment(self) -> dict[str, str]:
         # The sanitizer's preload stays: this is the process that it is for.
         path = os.pathsep.join(filter(None, [str(ROOT), str(self.directory), os.environ.get("PYTHONPATH", "")]))
-        return os.environ | {"PYTHONPATH": path, "MESHPROXY_CONTROL": str(self.control), **self.more_environment}
+        own = {"MESHPROXY_CONTROL": str(self.control), "MESHPROXY_STATE": str(self.directory / "state")}
+        return os.environ | {"PYTHONPATH": path, **own, **self.more_environment}
 
     @property
     def pid(self) -> int:
