@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import gevent
+import msgspec
 from gevent import socket
 from gevent.event import Event
 
@@ -82,7 +83,19 @@ class Collectors:
             if kept is not None and kept.tracing != tracing:
                 self._end(kept)
                 kept = None
-            self._named[sink] = kept or Reporter(tracing, self._addresses, self._journal)
+            self._named[sink] = kept or Reporter(tracing, self._addresses, self._journal, self._secured)
+
+    def _secured(self, tracing: Tracing, opened: Any) -> Any:
+        """The connection as the collectors' cluster wants it. Raises OSError or ValueError."""
+        cluster = self._view.cluster(tracing.cluster) if tracing.cluster else None
+        if cluster is None or cluster.tls is None:
+            return opened
+        # Not at the top: most collectors are reached without it.
+        from meshproxy.agent.secured import secured
+
+        tls = msgspec.structs.replace(cluster.tls, alpn=("http/1.1",))
+        host = (tracing.hostname or tracing.cluster).rpartition(":")[0] or tracing.hostname or tracing.cluster
+        return secured(opened, tls, host, "http/1.1", {each.name: each for each in self._view.secrets()})
 
     def write(self, sink: int, data: bytes | bytearray) -> None:
         """Records of one number."""
@@ -138,14 +151,19 @@ def _add(counted: dict[str, int], reporter: Reporter) -> None:
 
 
 class Reporter:
-    """One tracing's queue and its greenlet. `addresses_of` gives the collectors, looked at for each connection."""
+    """One tracing's queue and its greenlet. `addresses_of` gives the collectors, looked at for each connection; `secure` makes a connected
+    socket what its cluster wants."""
 
-    def __init__(self, tracing: Tracing, addresses_of: Callable[[Tracing], list[Address]], journal: Journal) -> None:
+    def __init__(
+        self, tracing: Tracing, addresses_of: Callable[[Tracing], list[Address]], journal: Journal,
+        secure: Callable[[Tracing, Any], Any] = lambda tracing, opened: opened,
+    ) -> None:
         self.tracing = tracing
         self.kind = "opentelemetry" if tracing.exporter == "otlp" else "zipkin"
         self.counted = dict.fromkeys(COUNTERS, 0)
         self._addresses_of = addresses_of
         self._journal = journal
+        self._secure = secure
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._filled = Event()
@@ -247,7 +265,7 @@ class Reporter:
             if not addresses:
                 return 0
             self._turn += 1
-            self._connection = Connection(addresses[self._turn % len(addresses)])
+            self._connection = Connection(addresses[self._turn % len(addresses)], lambda opened: self._secure(self.tracing, opened))
         try:
             status, keeps = self._connection.post(self._head(len(body), content_type) + body)
         except ConnectionError:
@@ -274,15 +292,21 @@ class Reporter:
 
 
 class Connection:
-    """To a collector; one request at a time. Raises OSError; ConnectionError before the first byte of an answer."""
+    """To a collector; one request at a time. Raises OSError; ConnectionError before the first byte of an answer. `secure` gives what is
+    spoken over, once the socket is connected."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, secure: Callable[[Any], Any] = lambda opened: opened) -> None:
         self.address = address
         if isinstance(address, SocketAddress):
-            self._socket = socket.create_connection((address.host, address.port))
+            opened = socket.create_connection((address.host, address.port))
         else:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.connect(address.path)
+            opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            opened.connect(address.path)
+        try:
+            self._socket = secure(opened)
+        except BaseException:
+            opened.close()
+            raise
         self._file = self._socket.makefile("rb")
 
     def post(self, request: bytes) -> tuple[int, bool]:

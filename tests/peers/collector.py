@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 
 class Collector:
-    """`mode`: "take" (202), "forget" (202, and nothing is kept), "refuse" (503) or "hang" (no answer until it ends)."""
+    """`mode`: "take" (202), "forget" (202, and nothing is kept), "refuse" (503) or "hang" (no answer until it ends). `tls`: what is spoken over."""
 
-    def __init__(self, mode: str = "take", cpus: set[int] | None = None) -> None:
+    def __init__(self, mode: str = "take", cpus: set[int] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.mode = mode
         self._cpus = cpus
         self.bodies: list[bytes] = []
@@ -51,6 +52,9 @@ class Collector:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # Shaken hands by the thread that serves the connection: who does not must not hold up the others.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._serve, daemon=True)
 

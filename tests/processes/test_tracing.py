@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.peers.collector import Collector
 from tests.peers.envoy import Envoy
 from tests.peers.process import PeerMissingError, free_ports
 from tests.peers.zipkin import Zipkin
+from tests.support.certificates import Authority
 from tests.support.origin import OK, Connection, Origin, Request, answer
 from tests.support.processes import Node, wait_until
 from tests.support.wire import Client
@@ -60,10 +62,12 @@ def ask_many(port: int, count: int, message: bytes) -> None:
             assert client.answer().status == 200
 
 
-def node_of(directory: Path, service: str, to: int, tracing: dict[str, Any], **more: Any) -> Node:
+def node_of(
+    directory: Path, service: str, to: int, tracing: dict[str, Any], clusters: dict[str, Any] | None = None, **more: Any
+) -> Node:
     config = {
         "node": {"id": f"{service}-1", "cluster": service},
-        "clusters": {"next": f"127.0.0.1:{to}"},
+        "clusters": clusters or {"next": f"127.0.0.1:{to}"},
         "listeners": [{"name": "in", "address": "127.0.0.1:0", "to": "next", "http": {"tracing": tracing}, **more}],
         "admin": "127.0.0.1:0",
     }
@@ -359,6 +363,28 @@ def test_a_collector_that_fails_costs_spans_and_no_request(origin: Origin, tmp_p
             wait_until(lambda: counters_of(node).get(f"tracing.zipkin.{lost}", 0) > 0, LIMIT_S)
             ask_many(node.port_of("in"), 10, request())
             assert counters_of(node)["tracing.zipkin.spans_sent"] == 0
+
+
+@pytest.mark.parametrize("name", ["collector.test", "other.test"])
+def test_a_collector_over_tls_is_who_its_cluster_says(origin: Origin, tmp_path: Path, name: str) -> None:
+    authority = Authority()
+    cert, key = authority.issue("collector.test").write(tmp_path, "collector")
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with Collector(tls=context) as collector:
+        clusters = {
+            "next": f"127.0.0.1:{origin.port}",
+            "spans": {"endpoints": f"127.0.0.1:{collector.port}", "tls": {"ca": str(tmp_path / "ca.pem"), "sni": name, "sans": [name]}},
+        }
+        tracing = {"zipkin": {"cluster": "spans"}}
+        with node_of(tmp_path / "n", "web", origin.port, tracing, clusters) as node:
+            ask_many(node.port_of("in"), 3, request())
+            if name == "collector.test":
+                assert wait_until(lambda: len(collector.zipkin_spans()) == 3, LIMIT_S), node.output()[-2000:]
+            else:
+                assert wait_until(lambda: counters_of(node).get("tracing.zipkin.reports_failed", 0) > 0, LIMIT_S)
+                assert collector.bodies == []
 
 
 def test_an_unknown_endpoint_is_counted(origin: Origin, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class Dialler:
             if cluster.tls is None:
                 return opened
             # Not at the top: most control planes are reached without it.
-            from meshproxy.agent.xds.secured import secured
+            from meshproxy.agent.secured import secured
 
             return secured(opened, cluster.tls, hostname, alpn, {each.name: each for each in self._view.secrets()})
         except BaseException:
