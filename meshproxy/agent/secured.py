@@ -1,5 +1,5 @@
-"""TLS of the agent's own connections, to control planes and collectors, by the standard library's OpenSSL: what a cluster's upstream TLS says, for a connection a day and not a thousand a
-second. Parts of it that this cannot do are refused, never left out."""
+"""TLS of the agent's own connections, to control planes and collectors, by the standard library's OpenSSL: what a cluster's upstream TLS says,
+for a connection a day and not a thousand a second. Parts of it that this cannot do are refused, never left out."""
 
 from __future__ import annotations
 

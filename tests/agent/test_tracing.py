@@ -17,7 +17,17 @@ from meshproxy.agent.view import NodeView
 from meshproxy.clock import monotonic_s
 from meshproxy.ipc.messages import Configure, Directory, NodeSettings
 from meshproxy.model import (
-    Cluster, Endpoint, FilterChain, HttpConnectionManager, Listener, Node, Resource, ResourceKind, SocketAddress, Stats, Tracing,
+    Cluster,
+    Endpoint,
+    FilterChain,
+    HttpConnectionManager,
+    Listener,
+    Node,
+    Resource,
+    ResourceKind,
+    SocketAddress,
+    Stats,
+    Tracing,
 )
 from meshproxy.model.snapshot import pack
 from meshproxy.scoreboard.region import Region

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 
 class Collector:
-    """`mode`: "take" (202), "forget" (202, and nothing is kept), "refuse" (503) or "hang" (no answer until it ends). `tls`: what is spoken over."""
+    """`mode`: "take" (202), "forget" (202, and nothing is kept), "refuse" (503) or "hang" (no answer until it ends). `tls`: what is spoken
+    over."""
 
     def __init__(self, mode: str = "take", cpus: set[int] | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.mode = mode

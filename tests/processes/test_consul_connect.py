@@ -63,12 +63,19 @@ class Mesh:
         assert wait_until(look, PATIENCE_S), (seen[-5:], logs())
 
 
+def launch(consul: Consul, service: str, admin: int) -> list[str]:
+    """Consul's launcher of sidecars."""
+    return [
+        str(consul.binary), "connect", "envoy", "-sidecar-for", service, "-http-addr", f"127.0.0.1:{consul.port}",
+        "-grpc-addr", f"127.0.0.1:{consul.grpc_port}", "-admin-bind", f"127.0.0.1:{admin}",
+    ]  # fmt: skip
+
+
 def bootstrap(consul: Consul, service: str) -> dict[str, Any]:
     """What `consul connect envoy` would start Envoy with."""
     (admin,) = free_ports(1)
-    asked = ["connect", "envoy", "-sidecar-for", service, "-http-addr", f"127.0.0.1:{consul.port}", "-grpc-addr", f"127.0.0.1:{consul.grpc_port}",
-             "-admin-bind", f"127.0.0.1:{admin}", "-bootstrap"]  # fmt: skip
-    made = subprocess.run([str(consul.binary), *asked], capture_output=True, text=True, timeout=60)
+    asked = [*launch(consul, service, admin), "-bootstrap"]
+    made = subprocess.run(asked, capture_output=True, text=True, timeout=60)
     assert made.returncode == 0, made.stderr
     found: dict[str, Any] = json.loads(made.stdout)
     return found
@@ -126,7 +133,8 @@ def test_an_intention_refuses_requests(mesh: Mesh) -> None:
 
 
 def test_who_has_no_certificate_of_the_mesh_is_not_served(mesh: Mesh) -> None:
-    port = mesh.nodes["api"].port_of(next(row["name"] for row in mesh.nodes["api"].status()["listeners"] if row["name"].startswith("public_listener")))
+    api = mesh.nodes["api"]
+    port = api.port_of(next(row["name"] for row in api.status()["listeners"] if row["name"].startswith("public_listener")))
     with Client(port) as client:
         client.send(get("/"))
         assert b"200 OK" not in client.rest()
@@ -147,15 +155,12 @@ class Launched(Peer):
         self._program.chmod(0o755)
 
     def command(self) -> list[str]:
-        consul = self._consul
-        return [
-            str(consul.binary), "connect", "envoy", "-sidecar-for", self._service, "-http-addr", f"127.0.0.1:{consul.port}",
-            "-grpc-addr", f"127.0.0.1:{consul.grpc_port}", "-admin-bind", f"127.0.0.1:{self._admin}", "-envoy-binary", str(self._program),
-            "--", "--concurrency", "1", "-l", "warning",
-        ]  # fmt: skip
+        own = ["-envoy-binary", str(self._program), "--", "--concurrency", "1", "-l", "warning"]
+        return [*launch(self._consul, self._service, self._admin), *own]
 
     def environment(self) -> dict[str, str]:
-        return {**super().environment(), "MESHPROXY_CONTROL": str(self.directory / "control.sock"), "MESHPROXY_STATE": str(self.directory), "PYTHONPATH": str(ROOT)}
+        own = {"MESHPROXY_CONTROL": str(self.directory / "control.sock"), "MESHPROXY_STATE": str(self.directory)}
+        return {**super().environment(), **own, "PYTHONPATH": str(ROOT)}
 
     def ports(self) -> list[int]:
         return [self._admin]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from meshproxy.proxy.span import RouteTrace, Tracer, hand_on, verdict
 
 from meshproxy.model import CustomTag, Decorator, DirectResponse, PathMatch, Route, RouteTracing, Tracing
-from meshproxy.proxy.span import RouteTrace, Tracer, hand_on, verdict
 
 TRACE, SPAN, PARENT = "463ac35c9f6413ad48485a3953bb6124", "a2fb4a1d1a96d312", "0020000000000001"
 ALL = ("b3", "b3_single", "w3c")
