@@ -67,7 +67,7 @@ def test_the_scoreboard_and_the_configuration_are_given_out(start) -> None:
 
     directory = msgspec.json.decode(node.ask("scoreboard").body, type=Directory)
     assert [row[:2] for row in directory.rows] == [
-        ("SERVER", ""), ("CLUSTER", "c"), ("LISTENER", "127.0.0.1_0"), ("HTTP2", ""), ("HTTP", "a"),
+        ("SERVER", ""), ("CLUSTER", "c"), ("LISTENER", "127.0.0.1_0"), ("HTTP1", ""), ("HTTP2", ""), ("HTTP", "a"),
     ]  # fmt: skip
     assert msgspec.msgpack.decode(node.ask("dump").body, type=Snapshot) == wanted
 

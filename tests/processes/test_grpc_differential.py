@@ -282,11 +282,14 @@ def without_quirks(theirs: Seen) -> Seen:
     """What Envoy does and we do not, on purpose, and what differs by chance.
 
     An answer before the request's end closes no connection whose request came in time. Flags come in the order of their bits, and a
-    refused connection is not told of twice. A later try's time is as long as the first's, less what went by.
+    refused connection is not told of twice. A later try's time is as long as the first's, less what went by. A call that the endpoint refused
+    was not begun (RFC 9113 8.7): we ask once more without a policy too.
     """
     if isinstance(theirs.answer, dict):
         theirs.answer.pop("connection", None)
     theirs.log = theirs.log.replace("|delayed_connect_error:_Connection_refused", "").replace(" URX,UR ", " UR,URX ")
+    if "remote_refused_stream_reset" in theirs.log and len(theirs.tries) == 1:
+        theirs.tries *= 2
     if "deadline-0m" in theirs.log:
         theirs.tries = []                        # whether a call without any time is begun is chance
     for headers, _ in theirs.tries:
