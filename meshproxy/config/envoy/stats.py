@@ -22,14 +22,15 @@ TAKES: Table = {
     _METRICS + "TagSpecifier": takes("tag_name regex fixed_value"),
 }
 ENVOY_TAGS = frozenset("envoy." + name for name in """
-    response_code response_code_class http_conn_manager_prefix http_user_agent ext_authz_prefix listener_address listener_manager
-    http_conn_manager_listener_prefix cluster_name virtual_host virtual_cluster route rds_route_config scoped_rds_config ssl_cipher
-    ssl_cipher_suite ssl_curve ssl_sigalg ssl_version cipher_suite grpc_bridge_method grpc_bridge_service mongo_prefix mongo_cmd
-    mongo_callsite mongo_collection ratelimit_prefix local_http_ratelimit_prefix local_network_ratelimit_prefix
-    local_listener_ratelimit_prefix dns_filter_prefix connection_limit_prefix rbac_prefix rbac_http_prefix rbac_policy_name tcp_prefix
-    udp_prefix fault_downstream_cluster dynamo_operation dynamo_table dynamo_partition_id google_grpc_client_prefix clientssl_prefix
-    redis_prefix thrift_prefix worker_id xds_resource_name xds_authority proxy_protocol_version proxy_protocol_prefix
+    clientssl_prefix cluster_name connection_limit_prefix dns_filter_prefix dynamo_operation dynamo_partition_id dynamo_table
+    ext_authz_prefix fault_downstream_cluster google_grpc_client_prefix grpc_bridge_method grpc_bridge_service health_check_name
+    http_conn_manager_prefix http_user_agent listener_address local_http_ratelimit_prefix local_listener_ratelimit_prefix
+    local_network_ratelimit_prefix mongo_callsite mongo_cmd mongo_collection mongo_prefix proxy_protocol_prefix
+    proxy_protocol_version ratelimit_prefix rbac_http_prefix rbac_policy_name rbac_prefix rds_route_config redis_prefix
+    response_code response_code_class route scoped_rds_config ssl_cipher ssl_curve ssl_sigalg ssl_version tcp_prefix thrift_prefix
+    tls_certificate udp_prefix virtual_cluster virtual_host worker_id xds_resource_name
     """.split())
+"""As Envoy 1.40 knows them: what it takes without a regex."""
 _PREFIX = "envoy"
 """Envoy's default prefix of names."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshproxy.config.envoy.stats import ENVOY_TAGS
 from tests.config.envoy import transport_verdicts
 from tests.config.envoy.bootstraps import CLUSTER, ENDPOINT, HOST, LISTENER, MANAGER, REMOVE, ROUTE, ROUTER, any_of, good
 
@@ -132,11 +133,14 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "flush": {"stats_flush_interval": "1s"},
     "tags": {"stats_config": {"stats_tags": [
         {"tag_name": "dc", "fixed_value": "east"}, {"tag_name": "svc", "regex": r"^cluster\.((?:[^.]+~)?([^.]+)\.)"},
-        {"tag_name": "envoy.cluster_name"},
     ]}},
+    "all of Envoy's own tags": {"stats_config": {"stats_tags": [{"tag_name": name} for name in sorted(ENVOY_TAGS)]}},
 }
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a tag that is none of Envoy's": (
+        {"stats_config": {"stats_tags": [{"tag_name": "envoy.cipher_suite"}]}}, "stats_config.stats_tags[0]", "no tag of Envoy's own"
+    ),
     # name: (changes, path, words of the problem)
     "unknown field": ({f"{CLUSTER}.conect_timeout": "1s"}, "static_resources.clusters[0].conect_timeout", 'did you mean "connect_timeout"'),
     "unknown type": ({f"{MANAGER}.http_filters.0.typed_config.@type": "type.googleapis.com/x.Y"}, "http_filters[0]", "no type of Envoy"),
